@@ -1,0 +1,57 @@
+# make demo and make test install all they need into .venv; what they need of you is Python and Java.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean python java
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: java .venv/ready ## embed the passages of examples/ and answer questions from them
+	@$(BIN)/python examples/demo.py
+
+test: java .venv/ready ## run the tests; ARGS="-k name" picks some
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready ## check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/ready ## format the code and sort its imports
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and whatever tools left behind
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+		spark-warehouse metastore_db derby.log artifacts
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: setup.py constraints.txt | python
+	@test -x $(BIN)/pip || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "Installing the package and its tools into .venv; the first time takes minutes"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[spark,hub,dev]'
+	@touch $@
+
+# One line instead of a stack trace for what a new machine may lack.
+python:
+	@say() { echo "$$1" >&2; exit 1; }; \
+	test -x $(BIN)/python && python=$(BIN)/python || python="$(PYTHON)"; \
+	version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+		|| say "$$python does not run: install Python 3.11 or later, or name one: make PYTHON=/path/to/python3.11"; \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| say "$$python is Python $$version, and Spark 4.3 needs 3.11 or later: make PYTHON=/path/to/python3.11"; \
+	$$python -c 'import ensurepip, venv' 2>/dev/null \
+		|| say "$$python has no venv module: install it (on Debian and Ubuntu: apt install python$$version-venv)"
+
+# As Spark looks for it: JAVA_HOME where it is set, else PATH.
+java:
+	@say() { echo "$$1: Spark needs a JDK 17 or later; install one and set JAVA_HOME to its folder" >&2; exit 1; }; \
+	java="$${JAVA_HOME:+$$JAVA_HOME/bin/}java"; \
+	version=$$("$$java" -version 2>&1) || say "$$java does not run"; \
+	version=$$(echo "$$version" | sed -n 's/.* version "\([^"]*\)".*/\1/p'); \
+	major=$${version%%[!0-9]*}; \
+	test "$${major:-0}" -ge 17 || say "$$java is Java $${version:-of an unknown version}"

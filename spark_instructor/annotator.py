@@ -1,0 +1,384 @@
+"""InstructorEmbeddings: the driver's side of embedding a DataFrame's texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pyspark import keyword_only
+from pyspark.ml import Transformer
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    IntegerType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from .annotation import (
+    ANNOTATIONS,
+    DOCUMENT,
+    METADATA,
+    SENTENCE_EMBEDDINGS,
+    VECTOR,
+    Annotation,
+    check_annotator_type,
+    check_new,
+    check_type,
+    column,
+    input_field,
+    is_annotations,
+    with_columns,
+)
+from .params import (
+    HasBatchSize,
+    HasCaseSensitive,
+    HasDevice,
+    HasInputCols,
+    HasInstruction,
+    HasInstructionCol,
+    HasLazyAnnotator,
+    HasLongText,
+    HasMaxSentenceLength,
+    HasModel,
+    HasOutputCol,
+    HasOutputCols,
+    HasPrecision,
+    HasRevision,
+    HasSharedFolder,
+    HasStorageRef,
+)
+from .persistence import PersistentStage
+from .prepared import TOKENIZER, PreparedModel, cache_dir, is_prepared, publish_folder, read_prepared
+from .pretrained import checkpoint_folder
+from .shipping import ship
+from .worker import Job, Shipped, cached_model, embed_frame, embedding_udf, torch_device
+
+
+class InstructorEmbeddings(
+    Transformer,
+    HasInputCols,
+    HasOutputCol,
+    HasOutputCols,
+    HasModel,
+    HasRevision,
+    HasInstruction,
+    HasInstructionCol,
+    HasBatchSize,
+    HasMaxSentenceLength,
+    HasPrecision,
+    HasDevice,
+    HasLongText,
+    HasSharedFolder,
+    HasStorageRef,
+    HasCaseSensitive,
+    HasLazyAnnotator,
+    PersistentStage,
+):
+    """Embeds texts with an INSTRUCTOR model (Su et al. 2023), each with an instruction in front.
+
+    What comes out depends on the input column:
+
+    - annotations of type document give annotations of type sentence_embeddings, as Spark NLP's stage of
+      this name does; those with an empty result are left out;
+    - a string column gives ``array<float>``, an ``array<string>`` column ``array<array<float>>``; null
+      gives null, and "" the vector of the instruction alone.
+
+    Vectors are unit vectors of `getDimension` floats. One column goes from ``inputCols`` to ``outputCol``;
+    several go to as many ``outputCols``, computed together. A text over ``maxSentenceLength`` tokens is cut,
+    or averaged over windows (``longText``). The metadata of each annotation says how many ``tokens`` were
+    read, and ``truncated`` where the end was not.
+
+    The model is prepared on the driver at the first `transform` or save and loaded once in each Python
+    worker. No action embeds a row more than once, except a sort, which Spark starts by sampling its input;
+    a filter on other columns is applied before the embedding even where it stands after this stage.
+
+    `transform` raises on the driver: ValueError for a missing column, a column of the wrong type or
+    annotatorType, an output column that is there already, numbers of columns that do not match, a token
+    limit over the checkpoint's and an instruction that leaves no room for a text; and whatever `prepare`
+    and `checkpoint_folder` raise.
+    """
+
+    __module__ = "spark_instructor"  # the path that saved pipelines name, whatever file holds the class
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        revision: str | None = None,
+        inputCols: list[str] | None = None,
+        outputCol: str | None = None,
+        outputCols: list[str] | None = None,
+        instruction: str | None = None,
+        instructionCol: str | None = None,
+        batchSize: int | None = None,
+        maxSentenceLength: int | None = None,
+        precision: str | None = None,
+        device: str | None = None,
+        longText: str | None = None,
+        sharedFolder: str | None = None,
+        storageRef: str | None = None,
+        caseSensitive: bool | None = None,
+        lazyAnnotator: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self._set(**self._input_kwargs)
+
+    @classmethod
+    def pretrained(
+        cls, name: str = "instructor_base", lang: str = "en", remote_loc: str | None = None
+    ) -> InstructorEmbeddings:
+        """A stage with a known model (`known_models`), a hub id or a folder.
+
+        ``remote_loc`` is a folder that holds the checkpoint under ``name``, in place of the hub. Nothing
+        is downloaded or prepared before the first `transform` or save, since setters may follow.
+
+        Raises ValueError for a language other than "en".
+        """
+        if lang != "en":
+            raise ValueError(f"there is no {name!r} for lang {lang!r}: INSTRUCTOR models are English, lang='en'")
+        return cls(model=name if remote_loc is None else f"{remote_loc}/{name}")
+
+    @classmethod
+    def loadSavedModel(cls, folder: str, spark: SparkSession | None = None) -> InstructorEmbeddings:
+        """A stage with the checkpoint in a local folder (``spark`` is for Spark NLP's signature alone)."""
+        return cls(model=str(folder))
+
+    def getMaxSentenceLength(self) -> int:
+        """Most tokens read of instruction + text: what was set, or the checkpoint's own."""
+        return self._get(self.maxSentenceLength) or self._prepared().max_length
+
+    def getPrecision(self) -> str:
+        """What was set; else "float32", or a prepared model's own."""
+        if self.isSet(self.precision):
+            return self.getOrDefault(self.precision)
+        folder = self._checkpoint()
+        return read_prepared(folder).precision if is_prepared(folder) else "float32"
+
+    def getDimension(self) -> int:
+        """Width of the vectors, read from the checkpoint."""
+        return self._prepared().dimension
+
+    def _checkpoint(self) -> Path:
+        return checkpoint_folder(self.getModel(), self.getRevision())
+
+    def _prepared(self) -> PreparedModel:
+        """The prepared model, made now where it is not in the cache yet."""
+        from .encoder import prepare
+
+        folder = prepare(self._checkpoint(), self.getPrecision())
+        shared = self.getSharedFolder()
+        if shared is not None:
+            folder = prepare(folder, self.getPrecision(), into=Path(shared, folder.name))
+        return read_prepared(folder)
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        fields, outputs = self._columns(dataset)
+        prepared = self._prepared()
+        self._check_limits(prepared)
+        job = self._job(
+            ship(dataset.sparkSession, prepared, shared=self.getSharedFolder() is not None),
+            nested=[isinstance(field.dataType, ArrayType) for field in fields],
+            counted=any(map(is_annotations, fields)),
+        )
+        texts = [_texts(field).alias(f"c{i}") for i, field in enumerate(fields)]
+        if job.instruction is None:
+            texts.append(column(str(self.getInstructionCol())).alias("instruction"))
+        embedded = embedding_udf(job, _returned(fields, job.counted))(F.struct(*texts))
+
+        # Spark pushes a filter on a projected column, or an explode of it, below the projection and so computes
+        # the UDF twice. It never does that with what an explode gives, and still pushes other filters below both.
+        raw = f"__{self.uid}"
+        rows = dataset.select("*", F.explode(F.array(embedded)).alias(raw))
+        metadata = {"dimension": prepared.dimension, "ref": self.getStorageRef()}
+        added = {
+            output: (_result(field, column(raw), i), {**_annotator_type(field), **metadata})
+            for i, (field, output) in enumerate(zip(fields, outputs, strict=True))
+        }
+        return with_columns(rows, added).drop(raw)
+
+    def _output_names(self) -> list[str]:
+        names = self.getInputCols()
+        outputs = self.getOutputCols() if self.isSet(self.outputCols) else [self.getOutputCol()]
+        if len(names) != len(outputs):
+            raise ValueError(
+                f"InstructorEmbeddings: {len(names)} inputCols {names} but {len(outputs)} output columns {outputs}; "
+                "set as many outputCols as inputCols"
+            )
+        return outputs
+
+    def _columns(self, dataset: DataFrame) -> tuple[list[StructField], list[str]]:
+        """The checked input columns, and the names of the outputs."""
+        stage = type(self).__name__
+        names = self.getInputCols()
+        outputs = self._output_names()
+        fields = [input_field(dataset, name, stage) for name in names]
+        for field in fields:
+            check_type(field, [StringType(), ArrayType(StringType()), ANNOTATIONS], stage)
+            if is_annotations(field):
+                check_annotator_type(field, (DOCUMENT,), stage)
+        instruction_col = self.getInstructionCol()
+        if instruction_col is not None:
+            check_type(input_field(dataset, instruction_col, stage), [StringType()], stage)
+        check_new(dataset, outputs, stage)
+        return fields, outputs
+
+    def _job(self, model: Shipped, nested: Iterable[bool], counted: bool) -> Job:
+        return Job(
+            model=model,
+            nested=tuple(nested),
+            counted=counted,
+            instruction=None if self.getInstructionCol() is not None else self.getInstruction(),
+            device=self.getDevice(),
+            max_length=self._get(self.maxSentenceLength),
+            max_batch=self.getBatchSize(),
+            long_text=self.getLongText(),
+        )
+
+    def _check_limits(self, prepared: PreparedModel) -> None:
+        """ValueError where the token limit is over the checkpoint's, or the instruction leaves no room."""
+        from .encoder import T5Tokenizer
+
+        limit = self._get(self.maxSentenceLength) or prepared.max_length
+        if limit > prepared.max_length:
+            raise ValueError(
+                f"maxSentenceLength is {limit}, but '{prepared.name}' reads at most {prepared.max_length} tokens"
+            )
+        if self.getInstructionCol() is not None:
+            return
+        taken = T5Tokenizer(prepared.path / TOKENIZER).instruction_length(self.getInstruction())
+        if taken >= limit - 1:
+            raise ValueError(
+                f"the instruction takes {taken} tokens of the limit of {limit}, which leaves no room for a text. "
+                "Shorten the instruction or raise maxSentenceLength."
+            )
+
+    def _to_save(self) -> tuple[InstructorEmbeddings, Path]:
+        prepared = self._prepared()
+        return self.copy().setModel(prepared.name).setPrecision(prepared.precision), prepared.path
+
+    def _take_files(self, folder: str, pieces: Iterator[tuple[str, bytes]]) -> None:
+        """Put the saved model in the cache, where it is not there already, and point to it."""
+        final = cache_dir() / folder
+        if not is_prepared(final):
+            with publish_folder(final) as new:
+                for name, content in pieces:
+                    with (new / name).open("ab") as file:
+                        file.write(content)
+                read_prepared(new).verify()
+        self.setModel(str(final))
+
+    def _transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """`transform` for rows in Python, on the driver."""
+        if self.getInstructionCol() is not None:
+            raise ValueError(
+                "LightPipeline annotates texts alone, so it has no instructionCol; use transform, or setInstruction"
+            )
+        prepared = self._prepared()
+        self._check_limits(prepared)
+        names = self.getInputCols()
+        cells = [[_with_text(cell) for cell in rows[name]] for name in names]
+        texts = [[_local_texts(cell) for cell in column_cells] for column_cells in cells]
+        job = self._job(
+            Shipped(prepared.name, prepared.key, str(prepared.path), None),
+            nested=[any(isinstance(cell, list) for cell in column_texts) for column_texts in texts],
+            counted=True,
+        )
+        model = cached_model(str(prepared.path), torch_device(job.device))
+        frame = pd.DataFrame({i: pd.Series(column_texts, dtype=object) for i, column_texts in enumerate(texts)})
+        embedded = embed_frame(model, job, frame)
+        outputs = self._output_names()
+        added = {
+            output: [
+                _local_result(cell, *values)
+                for cell, *values in zip(cells[i], embedded[f"v{i}"], embedded[f"n{i}"], embedded[f"t{i}"], strict=True)
+            ]
+            for i, output in enumerate(outputs)
+        }
+        return {**rows, **added}
+
+
+def _texts(field: StructField) -> Column:
+    """What a column hands to the UDF: its texts alone."""
+    if is_annotations(field):
+        return F.transform(_annotations_with_text(field), lambda one: one["result"])
+    return column(field.name)
+
+
+def _annotations_with_text(field: StructField) -> Column:
+    return F.filter(column(field.name), lambda one: F.coalesce(F.length(one["result"]) > 0, F.lit(False)))
+
+
+def _returned(fields: list[StructField], counted: bool) -> StructType:
+    """The UDF's result: for each column i the vectors ``v<i>``, and where counted ``n<i>`` and ``t<i>``."""
+    returned = StructType()
+    for i, field in enumerate(fields):
+        nested = isinstance(field.dataType, ArrayType)
+        # An annotation always has a text; an element of array<string> may be null.
+        has_nulls = not is_annotations(field)
+        kinds: dict[str, DataType] = {"v": VECTOR, "n": IntegerType(), "t": BooleanType()}
+        for kind, type_ in kinds.items() if counted else [("v", VECTOR)]:
+            returned.add(f"{kind}{i}", ArrayType(type_, has_nulls) if nested else type_)
+    return returned
+
+
+def _result(field: StructField, raw: Column, i: int) -> Column:
+    """The output column for input column i, from the UDF's struct."""
+    vectors = raw[f"v{i}"]
+    if not is_annotations(field):
+        return vectors
+    counts, truncated = raw[f"n{i}"], raw[f"t{i}"]
+
+    def annotation(one: Column, at: Column) -> Column:
+        no_metadata = F.create_map().cast(METADATA)
+        kept = F.map_filter(F.coalesce(one["metadata"], no_metadata), lambda key, _: ~key.isin("tokens", "truncated"))
+        tokens = F.create_map(F.lit("tokens"), F.get(counts, at).cast("string"))
+        cut = F.when(F.get(truncated, at), F.create_map(F.lit("truncated"), F.lit("true"))).otherwise(no_metadata)
+        return F.struct(
+            F.lit(SENTENCE_EMBEDDINGS).alias("annotatorType"),
+            # Not null after Parquet either, which the cast to the full type asks for.
+            F.coalesce(one["begin"], F.lit(0)).alias("begin"),
+            F.coalesce(one["end"], F.length(one["result"]) - 1, F.lit(-1)).alias("end"),
+            one["result"].alias("result"),
+            F.map_concat(kept, tokens, cut).alias("metadata"),
+            F.get(vectors, at).alias("embeddings"),
+        )
+
+    return F.transform(_annotations_with_text(field), annotation).cast(ANNOTATIONS)
+
+
+def _annotator_type(field: StructField) -> dict[str, str]:
+    return {"annotatorType": SENTENCE_EMBEDDINGS} if is_annotations(field) else {}
+
+
+def _with_text(cell: Any) -> Any:
+    """A cell in Python without the annotations that have no text."""
+    return [one for one in cell if not isinstance(one, Annotation) or one.result] if isinstance(cell, list) else cell
+
+
+def _local_texts(cell: Any) -> Any:
+    return [one.result if isinstance(one, Annotation) else one for one in cell] if isinstance(cell, list) else cell
+
+
+def _local_result(cell: Any, vectors: Any, tokens: Any, truncated: Any) -> Any:
+    """The output for one cell in Python, with floats in lists."""
+    if not isinstance(cell, list):
+        return None if vectors is None else vectors.tolist()
+    return [
+        _embedded(one, vector.tolist(), count, cut) if isinstance(one, Annotation) else vector.tolist()
+        for one, vector, count, cut in zip(cell, vectors, tokens, truncated, strict=True)
+    ]
+
+
+def _embedded(one: Annotation, vector: list[float], tokens: int, truncated: bool) -> Annotation:
+    metadata = {**one.metadata, "tokens": str(tokens)}
+    if truncated:
+        metadata["truncated"] = "true"
+    return Annotation(SENTENCE_EMBEDDINGS, one.begin, one.end, one.result, metadata, vector)

@@ -1,0 +1,201 @@
+"""INSTRUCTOR embeddings of texts, from a prepared folder (Su et al. 2023, "One Embedder, Any Task")."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from ..prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
+from .batching import batches
+from .linear import linear
+from .t5 import T5Encoder
+from .tokenizer import T5Tokenizer
+
+LONG_TEXT = ("truncate", "average")
+MAX_WINDOWS = 32
+"""Most windows that ``long_text="average"`` reads of one text; what lies behind them is cut."""
+
+_TOKEN_BUDGET = 2048
+_TEXTS_TOKENIZED_AT_ONCE = 256  # an Encoding holds far more than its ids, so few live at a time
+
+
+class Encoded(NamedTuple):
+    """Vectors with what was read to make them; row i belongs to text i."""
+
+    vectors: npt.NDArray[np.float32]
+    """(n, dimension)"""
+    tokens: npt.NDArray[np.int32]
+    """(n,): tokens read of instruction + text, ``</s>`` included"""
+    truncated: npt.NDArray[np.bool_]
+    """(n,): whether the end of the text was not read"""
+
+
+class _Window(NamedTuple):
+    """One sequence for the encoder: (part of) a text."""
+
+    text: int
+    ids: npt.NDArray[np.int32]
+    masked: int
+    """Leading positions that the pool leaves out: the instruction's."""
+
+
+class InstructorModel:
+    """A loaded INSTRUCTOR model; make one with `load`."""
+
+    def __init__(self, prepared: PreparedModel, device: torch.device) -> None:
+        tensors = load_file(prepared.path / WEIGHTS, device=str(device))
+        self.prepared = prepared
+        self._encoder = T5Encoder(prepared.architecture, tensors, prepared.max_length)
+        self._dense = tensors.get("dense")
+        self._tokenizer = T5Tokenizer(prepared.path / TOKENIZER)
+
+    @classmethod
+    def load(cls, prepared: str | os.PathLike[str], device: str = "cpu") -> InstructorModel:
+        """Map the weights of a prepared folder (see `prepare`), on "cpu", "cuda" or "cuda:N".
+
+        Raises FileNotFoundError or ValueError where the folder is not whole.
+        """
+        return cls(read_prepared(prepared), torch.device(device))
+
+    @property
+    def dimension(self) -> int:
+        """Width of the vectors."""
+        return self.prepared.dimension
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of one sequence, instruction and ``</s>`` included."""
+        return self.prepared.max_length
+
+    def encode(
+        self,
+        instruction: str | Sequence[str | None] | None,
+        texts: Sequence[str],
+        *,
+        max_length: int | None = None,
+        long_text: str = "truncate",
+        normalize: bool = True,
+        max_batch: int | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Embed texts: float32 (n, dimension), in the order given.
+
+        ``instruction`` is one for all texts, or one a text; None is an empty one. ``max_length`` lowers the
+        token limit. ``long_text`` says what becomes of a text over the limit: "truncate" reads its beginning,
+        "average" reads windows that overlap by 10 %, each with the instruction, and averages their unit
+        vectors, weighted by their pooled tokens (at most `MAX_WINDOWS`). ``normalize`` gives unit vectors;
+        the vector is zero where the instruction covers every token. ``max_batch`` caps the texts of a pass.
+
+        Raises TypeError where ``texts`` is a str or holds anything but str, and ValueError for a limit or a
+        ``long_text`` out of range and where there are not as many instructions as texts.
+        """
+        return self.encode_counted(
+            instruction,
+            texts,
+            max_length=max_length,
+            long_text=long_text,
+            normalize=normalize,
+            max_batch=max_batch,
+        ).vectors
+
+    @torch.inference_mode()
+    def encode_counted(
+        self,
+        instruction: str | Sequence[str | None] | None,
+        texts: Sequence[str],
+        *,
+        max_length: int | None = None,
+        long_text: str = "truncate",
+        normalize: bool = True,
+        max_batch: int | None = None,
+    ) -> Encoded:
+        """As `encode`, with the tokens read and whether the text was cut."""
+        instructions = _instruction_of_each(instruction, texts)
+        limit = self._limit(max_length)
+        if long_text not in LONG_TEXT:
+            raise ValueError(f"unknown long_text {long_text!r}: expected one of {', '.join(LONG_TEXT)}")
+        if max_batch is not None and max_batch < 1:
+            raise ValueError(f"max_batch is {max_batch}, expected at least 1")
+
+        most = MAX_WINDOWS if long_text == "average" else 1
+        tokens = np.zeros(len(texts), np.int32)
+        truncated = np.zeros(len(texts), np.bool_)
+        windows: list[_Window] = []
+        for start in range(0, len(texts), _TEXTS_TOKENIZED_AT_ONCE):
+            chunk = range(start, min(start + _TEXTS_TOKENIZED_AT_ONCE, len(texts)))
+            for text, ids in zip(
+                chunk, self._tokenizer.encode([instructions[i] + texts[i] for i in chunk]), strict=True
+            ):
+                masked = min(self._tokenizer.instruction_length(instructions[text]), limit - 1)
+                read, of_text = self._windows(text, ids, masked, limit, most)
+                windows += of_text
+                tokens[text], truncated[text] = read, read < len(ids)
+        return Encoded(self._vectors(windows, len(texts), normalize, max_batch), tokens, truncated)
+
+    def _limit(self, max_length: int | None) -> int:
+        if max_length is None:
+            return self.max_length
+        if not 2 <= max_length <= self.max_length:
+            raise ValueError(
+                f"max_length is {max_length}; '{self.prepared.name}' takes from 2 to {self.max_length} tokens"
+            )
+        return max_length
+
+    def _windows(
+        self, text: int, ids: npt.NDArray[np.int32], masked: int, limit: int, most: int
+    ) -> tuple[int, list[_Window]]:
+        """Cut a text's ids into at most ``most`` windows; also how many of the ids they read.
+
+        The first window is the truncated text. Each later one repeats the instruction before the next
+        stretch of text.
+        """
+        windows = [_Window(text, self._tokenizer.cut(ids, limit), masked)]
+        room = limit - 1 - masked
+        step = room - room // 10
+        end = limit - 1
+        while end < len(ids) - 1 and len(windows) < most and room > 0:
+            start = masked + len(windows) * step
+            end = start + room
+            part = np.concatenate([ids[:masked], ids[start : end + 2]])
+            windows.append(_Window(text, self._tokenizer.cut(part, limit), masked))
+        return min(end + 1, len(ids)), windows
+
+    def _vectors(
+        self, windows: list[_Window], count: int, normalize: bool, max_batch: int | None
+    ) -> npt.NDArray[np.float32]:
+        """One vector for each of ``count`` texts: its window's, or the weighted mean of its windows'."""
+        vectors = np.zeros((len(windows), self.dimension), np.float32)
+        lengths = np.array([len(window.ids) for window in windows], np.int64)
+        for batch in batches(lengths, _TOKEN_BUDGET, max_batch):
+            taken = [windows[i] for i in batch]
+            pooled = self._encoder.mean_pooled([w.ids for w in taken], [w.masked for w in taken])
+            dense = pooled if self._dense is None else linear(pooled, self._dense)
+            vectors[batch] = (F.normalize(dense, dim=-1) if normalize else dense).cpu().numpy()
+        if len(windows) == count:
+            return vectors
+
+        owner = np.array([window.text for window in windows])
+        weights = np.maximum(lengths - [window.masked for window in windows], 0).astype(np.float32)
+        weights /= np.maximum(np.bincount(owner, weights, count)[owner], 1)
+        averaged = np.zeros((count, self.dimension), np.float32)
+        np.add.at(averaged, owner, vectors * weights[:, None])
+        return F.normalize(torch.from_numpy(averaged), dim=-1).numpy() if normalize else averaged
+
+
+def _instruction_of_each(instruction: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError("texts is one str; pass a list of texts")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {i} is a {type(text).__name__}, expected a str")
+    if instruction is None or isinstance(instruction, str):
+        return [instruction or ""] * len(texts)
+    if len(instruction) != len(texts):
+        raise ValueError(f"there are {len(instruction)} instructions for {len(texts)} texts; pass one, or one a text")
+    return [one or "" for one in instruction]

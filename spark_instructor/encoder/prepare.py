@@ -1,0 +1,159 @@
+"""From a checkpoint in the hub's layout to a prepared folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..prepared import (
+    FORMAT_VERSION,
+    PRECISIONS,
+    TOKENIZER,
+    WEIGHTS,
+    PreparedModel,
+    cache_dir,
+    is_prepared,
+    prepared_key,
+    publish_folder,
+    read_prepared,
+    write_manifest,
+)
+from .checkpoint import Checkpoint
+from .tokenizer import build_tokenizer
+
+# What stays float32 in every precision, for it is small and every vector passes through it.
+_ALWAYS_FLOAT32 = ("relative_attention_bias", "final_norm", "dense")
+
+
+def prepare(
+    checkpoint: str | os.PathLike[str], precision: str = "float32", into: str | os.PathLike[str] | None = None
+) -> Path:
+    """Make a prepared folder of ``checkpoint`` and return its path.
+
+    ``checkpoint`` is a folder in the hub's layout, or a prepared folder, which may also be narrowed from
+    float32 to bfloat16. The result lies in the cache, named by its content, unless ``into`` names a
+    folder; one that is there already is used again.
+
+    Raises FileNotFoundError and ValueError, naming the file, where the checkpoint is incomplete, damaged
+    or of an unsupported architecture; ValueError for an unknown precision, and where a prepared bfloat16
+    model would have to be widened; FileExistsError where ``into`` holds something else.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    folder = Path(checkpoint).expanduser().absolute()
+    source = read_prepared(folder) if is_prepared(folder) else Checkpoint(folder)
+    if isinstance(source, PreparedModel):
+        if source.precision == precision and into is None:
+            return folder
+        if source.precision == "bfloat16" and precision == "float32":
+            raise ValueError(
+                f"'{source.name}' ({folder}) was prepared in bfloat16, and float32 cannot be won back from it. "
+                "Load the original checkpoint, or keep precision 'bfloat16'."
+            )
+        name, content = source.name, source.hash
+        if source.precision != precision:
+            content = _content_hash(source.hash, precision)
+    else:
+        name, content = checkpoint_name(folder), _content_hash(source.content_hash(), precision)
+
+    final = cache_dir() / prepared_key(name, precision, content) if into is None else Path(into).expanduser().absolute()
+    if _is_there(final, content):
+        return final
+    with publish_folder(final) as new:
+        _write_tokenizer(source, new / TOKENIZER)
+        save_file({tensor: _cast(tensor, value, precision) for tensor, value in _tensors(source)}, new / WEIGHTS)
+        write_manifest(
+            new,
+            name=name,
+            hash=content,
+            precision=precision,
+            max_length=source.max_length,
+            architecture=source.architecture,
+        )
+    return final
+
+
+def checkpoint_name(folder: Path) -> str:
+    """A name fit for files: the folder's, or for a snapshot in the hub's cache the repository's."""
+    name = folder.name
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        name = folder.parent.parent.name.rsplit("--", 1)[-1]
+    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).lstrip(".") or "model"
+
+
+def _content_hash(source_hash: str, precision: str) -> str:
+    return hashlib.sha256(f"{source_hash} {precision} {FORMAT_VERSION}".encode()).hexdigest()
+
+
+def _is_there(folder: Path, content: str) -> bool:
+    """Whether the prepared model is there already; FileExistsError where something else is."""
+    if is_prepared(folder) and read_prepared(folder).hash == content:
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and holds something else; name a new or an empty folder")
+    return False
+
+
+def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
+    if isinstance(source, PreparedModel):
+        shutil.copyfile(source.path / TOKENIZER, path)
+        return
+    tokenizer = build_tokenizer(source.tokenizer_json, source.spiece_model)
+    if tokenizer.get_vocab_size() > source.architecture.vocab_size:
+        raise ValueError(
+            f"{source.folder}: the tokenizer knows {tokenizer.get_vocab_size()} tokens, but config.json has a "
+            f"vocab_size of {source.architecture.vocab_size}: they do not belong together"
+        )
+    tokenizer.save(str(path), pretty=False)
+
+
+def _tensors(source: Checkpoint | PreparedModel) -> Iterable[tuple[str, Tensor]]:
+    if isinstance(source, PreparedModel):
+        return load_file(source.path / WEIGHTS).items()
+    return _fused(source)
+
+
+def _fused(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """The encoder's tensors as `T5Encoder` takes them, in float32.
+
+    RMS norm scales the columns of what follows, so each layer's norm is folded into q, k, v and wi.
+    """
+    shape, read = checkpoint.architecture, checkpoint.encoder_tensor
+    inner = shape.num_heads * shape.d_kv
+    yield "embedding", checkpoint.embedding()
+    yield (
+        "relative_attention_bias",
+        read(
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            shape.relative_attention_num_buckets,
+            shape.num_heads,
+        ),
+    )
+    for i in range(shape.num_layers):
+        attention, feed_forward = (f"encoder.block.{i}.layer.{part}" for part in (0, 1))
+        norm = read(f"{attention}.layer_norm.weight", shape.d_model)
+        qkv = [read(f"{attention}.SelfAttention.{part}.weight", inner, shape.d_model) for part in "qkv"]
+        yield f"layers.{i}.qkv", torch.cat(qkv) * norm
+        yield f"layers.{i}.o", read(f"{attention}.SelfAttention.o.weight", shape.d_model, inner)
+        norm = read(f"{feed_forward}.layer_norm.weight", shape.d_model)
+        yield (
+            f"layers.{i}.wi",
+            read(f"{feed_forward}.DenseReluDense.wi.weight", shape.d_ff, shape.d_model) * norm,
+        )
+        yield f"layers.{i}.wo", read(f"{feed_forward}.DenseReluDense.wo.weight", shape.d_model, shape.d_ff)
+    yield "final_norm", read("encoder.final_layer_norm.weight", shape.d_model)
+    dense = checkpoint.dense()
+    if dense is not None:
+        yield "dense", dense
+
+
+def _cast(name: str, tensor: Tensor, precision: str) -> Tensor:
+    return tensor.to(torch.float32 if name in _ALWAYS_FLOAT32 else getattr(torch, precision)).contiguous()

@@ -1,0 +1,133 @@
+"""T5's tokenizer: one pipeline whatever the checkpoint's files say, and counting an instruction's tokens."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import Unigram
+
+EOS = "</s>"
+_SPECIAL = ("<pad>", EOS, "<unk>")
+
+
+class T5Tokenizer:
+    """The tokenizer of a prepared folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._eos = np.int32(self._tokenizer.encode("").ids[-1])
+        self.instruction_length = lru_cache(maxsize=4096)(self._instruction_length)
+
+    def encode(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
+        """Token ids of each text, each with its ``</s>``, not truncated."""
+        return [np.array(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def _instruction_length(self, instruction: str) -> int:
+        """How many leading positions an instruction keeps out of the pool: its tokens, stripped and alone.
+
+        Not aligned to the real boundary in the joined text, as in sentence-transformers.
+        """
+        stripped = instruction.strip()
+        return len(self._tokenizer.encode(stripped).ids) - 1 if stripped else 0
+
+    def cut(self, ids: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
+        """The first ``length - 1`` tokens and ``</s>``, where there are more than ``length``."""
+        if len(ids) <= length:
+            return ids
+        return np.append(ids[: length - 1], self._eos)
+
+
+def build_tokenizer(tokenizer_json: Path | None, spiece_model: Path | None) -> Tokenizer:
+    """A checkpoint's tokenizer with T5's pipeline: Precompiled, WhitespaceSplit, Metaspace, ``$A </s>``.
+
+    transformers 5 sets that pipeline by itself and transformers 4 follows tokenizer.json, which in some
+    checkpoints says otherwise; so neither the stored pipeline nor a stored truncation is kept. Without
+    tokenizer.json the vocabulary comes from ``spiece.model``, as T5 lays it out: the pieces, then
+    ``<extra_id_99>`` to ``<extra_id_0>``.
+
+    Raises ValueError, naming the file, where it is not what a T5 tokenizer needs.
+    """
+    if tokenizer_json is not None:
+        tokenizer, charsmap = _from_json(tokenizer_json)
+        if charsmap is None and spiece_model is not None:
+            charsmap = _sentencepiece_model(spiece_model).normalizer_spec.precompiled_charsmap
+        source = tokenizer_json
+    elif spiece_model is not None:
+        tokenizer, charsmap = _from_sentencepiece(spiece_model)
+        source = spiece_model
+    else:
+        raise ValueError("a T5 checkpoint needs tokenizer.json or spiece.model")
+
+    eos = tokenizer.token_to_id(EOS)
+    if eos is None:
+        raise ValueError(f"{source} has no {EOS} token: it is not a T5 tokenizer")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if charsmap:
+        tokenizer.normalizer = normalizers.Precompiled(charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    )
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, eos)])
+    return tokenizer
+
+
+def _from_json(path: Path) -> tuple[Tokenizer, bytes | None]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["model"].get("type") not in ("Unigram", None):
+            raise ValueError(f"its model is {content['model']['type']}, not T5's Unigram")
+        charsmap = _find_charsmap(content.get("normalizer"))
+        # The stored pipeline is replaced, so it need not even be readable by this tokenizers version.
+        content.update(normalizer=None, pre_tokenizer=None, post_processor=None, decoder=None)
+        return Tokenizer.from_str(json.dumps(content)), charsmap
+    except Exception as error:  # tokenizers raises plain Exception for what it cannot read
+        raise ValueError(f"{path} is not a readable T5 tokenizer: {error}") from error
+
+
+def _find_charsmap(normalizer: Any) -> bytes | None:
+    """The Precompiled character map in a normalizer of tokenizer.json, alone or inside a Sequence."""
+    if not isinstance(normalizer, dict):
+        return None
+    if normalizer.get("type") == "Precompiled":
+        try:
+            return base64.b64decode(normalizer["precompiled_charsmap"], validate=True)
+        except (binascii.Error, TypeError) as error:
+            raise ValueError(f"its precompiled_charsmap is not base64 ({error})") from error
+    parts = [_find_charsmap(part) for part in normalizer.get("normalizers", [])]
+    return next((part for part in parts if part is not None), None)
+
+
+def _from_sentencepiece(path: Path, extra_ids: int = 100) -> tuple[Tokenizer, bytes | None]:
+    model = _sentencepiece_model(path)
+    extra = [f"<extra_id_{i}>" for i in range(extra_ids - 1, -1, -1)]
+    vocabulary = [(piece.piece, piece.score) for piece in model.pieces] + [(token, 0.0) for token in extra]
+    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in (*_SPECIAL, *extra)])
+    return tokenizer, model.normalizer_spec.precompiled_charsmap
+
+
+def _sentencepiece_model(path: Path) -> Any:
+    try:
+        from sentencepiece import sentencepiece_model_pb2 as protobuf
+    except ImportError as error:
+        raise ImportError(
+            f"{path.parent} has no complete tokenizer.json, and making one from {path.name} needs the packages "
+            "sentencepiece and protobuf: pip install 'spark-instructor-embeddings[hub]'"
+        ) from error
+    model = protobuf.ModelProto()  # type: ignore[attr-defined]
+    try:
+        model.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, whose module differs between its versions
+        raise ValueError(f"{path} is not a sentencepiece model: {error}") from error
+    return model

@@ -1,0 +1,192 @@
+"""The prepared folder: what the driver makes of a checkpoint once, and every worker maps.
+
+It holds three files and never changes once it has its name:
+
+- ``model.safetensors``: the fused weights in the precision of use, plain row-major;
+- ``tokenizer.json``: the fast tokenizer, its pipeline set;
+- ``prepared.json``: shapes, limits, precision, and the hashes of content.
+
+Nothing here needs torch or Spark, so that the driver's side and the executors' can both read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+MANIFEST = "prepared.json"
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """The shape of a T5 encoder with its Dense layer, in the names of Hugging Face's config.json."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int
+    relative_attention_max_distance: int
+    layer_norm_epsilon: float
+    dimension: int
+    """Width of the vectors: the Dense layer's output, or d_model where there is no Dense layer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedModel:
+    """A prepared folder and what its ``prepared.json`` says."""
+
+    path: Path
+    name: str
+    """The checkpoint's name, for messages."""
+    hash: str
+    """SHA-256 over the checkpoint's content, the precision and the format: equal hashes give equal vectors."""
+    precision: str
+    max_length: int
+    """Most tokens of one sequence, instruction and ``</s>`` included."""
+    architecture: Architecture
+    files: dict[str, str]
+    """SHA-256 of each file beside ``prepared.json``."""
+    sizes: dict[str, int]
+    """Bytes of each file beside ``prepared.json``."""
+
+    @property
+    def key(self) -> str:
+        """A short name of this content, for folders and archives."""
+        return prepared_key(self.name, self.precision, self.hash)
+
+    @property
+    def dimension(self) -> int:
+        """Width of the vectors."""
+        return self.architecture.dimension
+
+    def verify(self) -> None:
+        """Read every file again; ValueError where one differs from what was prepared."""
+        for name, expected in self.files.items():
+            if file_hash(self.path / name) != expected:
+                raise ValueError(
+                    f"{self.path / name} was changed after it was prepared (its SHA-256 differs from the one in "
+                    f"{MANIFEST}). Delete the folder {self.path} and let it be prepared again."
+                )
+
+
+def prepared_key(name: str, precision: str, hash: str) -> str:
+    """A short name of a prepared model's content, for folders and archives."""
+    return f"{name}-{precision}-{hash[:16]}"
+
+
+def cache_dir() -> Path:
+    """The folder of this machine's prepared models: ``spark_instructor`` inside HF_HOME."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(os.environ.get("HF_HOME", default), "spark_instructor").expanduser()
+
+
+def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[PreparedModel]:
+    """The prepared models in ``folder`` (default: this machine's cache), sorted by name."""
+    root = Path(folder) if folder is not None else cache_dir()
+    found = sorted(root.iterdir()) if root.is_dir() else []
+    return [read_prepared(path) for path in found if is_prepared(path) and not path.name.startswith(".")]
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether ``folder`` has the layout of a prepared folder."""
+    return (folder / MANIFEST).is_file()
+
+
+def read_prepared(folder: str | os.PathLike[str]) -> PreparedModel:
+    """Read and check ``prepared.json`` and the sizes of the files beside it.
+
+    Raises FileNotFoundError where a file is missing and ValueError where the format is unknown or a file
+    is not as long as it was when it was prepared.
+    """
+    path = Path(folder)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        version = manifest["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has format version {version}; this spark_instructor reads version {FORMAT_VERSION}. "
+                "Install the same version of spark-instructor-embeddings on the driver and on the executors."
+            )
+        fields = {name: manifest[name] for name in _MANIFEST_FIELDS}
+        model = PreparedModel(path=path, **{**fields, "architecture": Architecture(**fields["architecture"])})
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is not a prepared model: it has no {MANIFEST}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / MANIFEST} is damaged ({error!r}). Delete the folder and prepare it again."
+        ) from error
+    for name, size in model.sizes.items():
+        found = (path / name).stat().st_size if (path / name).is_file() else None
+        if found is None:
+            raise FileNotFoundError(f"{path} lacks {name}: the prepared model '{model.name}' is incomplete")
+        if found != size:
+            raise ValueError(
+                f"{path / name} has {found:,} bytes, expected {size:,}: the prepared model '{model.name}' was cut "
+                "short or changed. Delete the folder and let it be prepared again."
+            )
+    return model
+
+
+_MANIFEST_FIELDS = [field.name for field in dataclasses.fields(PreparedModel) if field.name != "path"]
+
+
+def write_manifest(
+    folder: Path, *, name: str, hash: str, precision: str, max_length: int, architecture: Architecture
+) -> None:
+    """Write ``prepared.json`` for the files that lie in ``folder``."""
+    manifest: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "hash": hash,
+        "precision": precision,
+        "max_length": max_length,
+        "architecture": dataclasses.asdict(architecture),
+        "files": {file: file_hash(folder / file) for file in (WEIGHTS, TOKENIZER)},
+        "sizes": {file: (folder / file).stat().st_size for file in (WEIGHTS, TOKENIZER)},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of one file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def publish_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder beside ``final`` that takes its name when the block ends well.
+
+    Nobody ever sees a half-written ``final``: after an error the temporary folder is dropped, and where
+    another process was first, its folder stays.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if not is_prepared(final):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

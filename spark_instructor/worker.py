@@ -1,0 +1,264 @@
+"""What runs on an executor: finding the model, loading it once a Python worker, embedding batches of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from .prepared import is_prepared, publish_folder
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+    from .encoder import InstructorModel
+
+HOW_TO_INSTALL = (
+    "The Python workers of the executors need spark-instructor-embeddings and its packages (torch, tokenizers, "
+    "safetensors), like the driver. Databricks: %pip install spark-instructor-embeddings in the notebook, or name it "
+    "in the serverless environment. Other clusters: install it on every node, or ship a packed environment "
+    "(venv-pack, then spark.archives=env.tar.gz#env and PYSPARK_PYTHON=./env/bin/python)."
+)
+
+_MODELS_KEPT = 2  # a worker that serves two stages in turn should not load at each batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipped:
+    """Where the executors find a prepared model."""
+
+    name: str
+    key: str
+    """Name of the folder, unique to the content."""
+    path: str | None
+    """The folder itself, on a path that every executor sees."""
+    archive: str | None
+    """Else the zip, by the name under which Spark unpacked it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One stage's work as it travels to the executors."""
+
+    model: Shipped
+    nested: tuple[bool, ...]
+    """For each input column, whether a row holds an array of texts."""
+    counted: bool
+    """Whether tokens and truncated flags go back beside the vectors."""
+    instruction: str | None
+    """The stage's instruction; None where each row brings its own, in the frame's last column."""
+    device: str
+    max_length: int | None
+    max_batch: int | None
+    long_text: str
+
+
+def embedding_udf(job: Job, returns: StructType) -> Any:
+    """The pandas UDF of a stage: one struct of text columns in, one struct of vector columns out.
+
+    It is pickled by value and holds plain values alone, so that a worker without this package gets as far
+    as saying so.
+    """
+    from pyspark.sql.pandas.functions import pandas_udf
+
+    plain = dataclasses.asdict(job)
+    how_to_install = HOW_TO_INSTALL
+
+    def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        try:
+            from spark_instructor import worker
+
+            run = worker.embed_frames(plain, frames)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"{error}. {how_to_install}", name=error.name) from error
+        yield from run
+
+    return pandas_udf(embed, returns)  # type: ignore[call-overload]  # its stubs know no kind inferred from hints
+
+
+def embed_frames(plain: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Embed frames of texts; row i of each result belongs to row i of its frame.
+
+    A null text gives a null vector, a null array a null array, an element that is null a null element.
+    The result has, for each input column i, the vectors ``v<i>`` and, where counted, ``n<i>`` and ``t<i>``.
+    """
+    job = Job(**{**plain, "model": Shipped(**plain["model"])})
+    model = _task_model(job)
+    return (embed_frame(model, job, frame) for frame in frames)
+
+
+def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.DataFrame:
+    """Embed one frame of texts; see `embed_frames`."""
+    columns = [_Column(frame.iloc[:, i], nested) for i, nested in enumerate(job.nested)]
+    instructions: str | list[str]
+    if job.instruction is not None:
+        instructions = job.instruction
+    else:
+        of_row = frame.iloc[:, -1].to_numpy(dtype=object)
+        of_row = np.where(pd.isna(of_row), "", of_row)
+        instructions = [of_row[row] for column in columns for row in column.row_of_text]
+    encoded = model.encode_counted(
+        instructions,
+        [text for column in columns for text in column.texts],
+        max_length=job.max_length,
+        long_text=job.long_text,
+        max_batch=job.max_batch,
+    )
+    result: dict[str, pd.Series[Any]] = {}
+    start = 0
+    for i, column in enumerate(columns):
+        own = slice(start, start + len(column.texts))
+        start = own.stop
+        result[f"v{i}"] = column.rows(list(encoded.vectors[own]))
+        if job.counted:
+            result[f"n{i}"] = column.rows(encoded.tokens[own].tolist())
+            result[f"t{i}"] = column.rows(encoded.truncated[own].tolist())
+    return pd.DataFrame(result)
+
+
+class _Column:
+    """One column's texts in a row, and the way back from a value for each text to one for each row."""
+
+    def __init__(self, series: pd.Series[Any], nested: bool) -> None:
+        self._nested = nested
+        self._cells = [self._cell(value, nested) for value in series]
+        self.texts = [text for cell in self._cells for text in cell or [] if text is not None]
+        self.row_of_text = [row for row, cell in enumerate(self._cells) for text in cell or [] if text is not None]
+
+    @staticmethod
+    def _cell(value: Any, nested: bool) -> list[str | None] | None:
+        """A row's texts; None where the row is null (pandas may spell a null string NaN)."""
+        if nested:
+            return None if value is None else [None if pd.isna(text) else text for text in value]
+        return None if pd.isna(value) else [value]
+
+    def rows(self, values: Sequence[Any]) -> pd.Series[Any]:
+        """Give each row its value, or the list of its values, nulls where the texts had them."""
+        following = iter(values)
+        rows = [
+            None if cell is None else [None if text is None else next(following) for text in cell]
+            for cell in self._cells
+        ]
+        return pd.Series(rows if self._nested else [row if row is None else row[0] for row in rows], dtype=object)
+
+
+_models: OrderedDict[tuple[str, str], InstructorModel] = OrderedDict()
+_models_lock = threading.Lock()
+
+
+def _task_model(job: Job) -> InstructorModel:
+    """The job's model on this task's device and cpus, loaded once in the life of a Python worker."""
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    _use_cpus(task.cpus() if task is not None else 1)
+    return cached_model(str(locate(job.model)), torch_device(job.device, task))
+
+
+def cached_model(prepared: str, device: str) -> InstructorModel:
+    """A loaded model of this process, by folder and device; the least used one makes room."""
+    with _models_lock:
+        model = _models.pop((prepared, device), None)
+        if model is None:
+            from .encoder import InstructorModel
+
+            model = InstructorModel.load(prepared, device)
+        _models[prepared, device] = model
+        while len(_models) > _MODELS_KEPT:
+            _models.popitem(last=False)
+        return model
+
+
+def _use_cpus(cpus: int) -> None:
+    """Keep torch and the tokenizer to the task's cpus: Spark runs one task a slot, each with its own."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(cpus)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if cpus > 1 else "false"
+    import torch
+
+    torch.set_num_threads(cpus)
+
+
+def torch_device(wanted: str, task: Any = None) -> str:
+    """The torch device of this task: its own GPU where Spark assigned it one."""
+    import torch
+
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            "device is 'cuda', but torch finds no GPU on this executor. Use setDevice('auto'), or a cluster with GPUs "
+            "and a CUDA build of torch."
+        )
+    gpus = task.resources().get("gpu") if task is not None else None
+    return f"cuda:{gpus.addresses[0]}" if gpus is not None else "cuda:0"
+
+
+def locate(shipped: Shipped) -> Path:
+    """The prepared folder on this host; FileNotFoundError, naming the model and the paths, where it has none."""
+    if shipped.path is not None:
+        if not is_prepared(Path(shipped.path)):
+            raise FileNotFoundError(
+                f"this host does not see the model '{shipped.name}' at {shipped.path}. That path was taken to be "
+                "shared by all machines (sharedFolder, /Volumes or a local master): mount it here, or unset "
+                "sharedFolder so that the model is shipped."
+            )
+        return Path(shipped.path)
+
+    kept = _host_cache() / shipped.key
+    if is_prepared(kept):
+        return kept
+    with _locked(kept):
+        if not is_prepared(kept):
+            with publish_folder(kept) as new:
+                for file in _unpacked(shipped).iterdir():
+                    _link(file, new / file.name)
+    return kept
+
+
+def _host_cache() -> Path:
+    """The user's folder for models on this host, outside any application's own folders."""
+    folder = Path(tempfile.gettempdir(), f"spark_instructor-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR for the executors")
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process of the host at a time; the lock goes with the process that held it."""
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _unpacked(shipped: Shipped) -> Path:
+    """Where Spark unpacked the shipped archive for this executor."""
+    from pyspark import SparkFiles
+
+    folder = Path(SparkFiles.getRootDirectory(), str(shipped.archive))
+    if not is_prepared(folder):
+        raise FileNotFoundError(
+            f"the model '{shipped.name}' did not reach this host: expected it at {folder}. It was shipped as an "
+            "archive by the session that made this DataFrame; transform again in the running session."
+        )
+    return folder
+
+
+def _link(file: Path, target: Path) -> None:
+    """Hard-link a file, or copy it to another file system."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
