@@ -10,7 +10,7 @@ help: ## list these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: java .venv/ready ## embed the passages of examples/ and answer questions from them
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: java .venv/ready ## run the tests; ARGS="-k name" picks some
 	$(BIN)/python -m pytest $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,9 @@ class InstructorEmbeddings(
     read, and ``truncated`` where the end was not.
 
     The model is prepared on the driver at the first `transform` or save and loaded once in each Python
-    worker. No action embeds a row more than once, except a sort, which Spark starts by sampling its input;
-    a filter on other columns is applied before the embedding even where it stands after this stage.
+    worker. No action embeds a row more than once, except a sort, which Spark starts by sampling its input.
+    A filter on other columns is applied before the embedding even where it stands after this stage, and an
+    action that does not need the output, such as `count`, embeds nothing.
 
     `transform` raises on the driver: ValueError for a missing column, a column of the wrong type or
     annotatorType, an output column that is there already, numbers of columns that do not match, a token
@@ -129,6 +131,7 @@ class InstructorEmbeddings(
         lazyAnnotator: bool | None = None,
     ) -> None:
         super().__init__()
+        self._prepared_folders: dict[tuple[str | None, ...], Path] = {}
         self._set(**self._input_kwargs)
 
     @classmethod
@@ -173,10 +176,15 @@ class InstructorEmbeddings(
         """The prepared model, made now where it is not in the cache yet."""
         from .encoder import prepare
 
-        folder = prepare(self._checkpoint(), self.getPrecision())
         shared = self.getSharedFolder()
-        if shared is not None:
-            folder = prepare(folder, self.getPrecision(), into=Path(shared, folder.name))
+        # Kept by this stage and its copies, as finding it again means hashing the whole checkpoint.
+        asked = (self.getModel(), self.getRevision(), self._get(self.precision), shared)
+        folder = self._prepared_folders.get(asked)
+        if folder is None or not is_prepared(folder):
+            folder = prepare(self._checkpoint(), self.getPrecision())
+            if shared is not None:
+                folder = prepare(folder, self.getPrecision(), into=Path(shared, folder.name))
+            self._prepared_folders[asked] = folder
         return read_prepared(folder)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
@@ -193,16 +201,17 @@ class InstructorEmbeddings(
             texts.append(column(str(self.getInstructionCol())).alias("instruction"))
         embedded = embedding_udf(job, _returned(fields, job.counted))(F.struct(*texts))
 
-        # Spark pushes a filter on a projected column, or an explode of it, below the projection and so computes
-        # the UDF twice. It never does that with what an explode gives, and still pushes other filters below both.
-        raw = f"__{self.uid}"
-        rows = dataset.select("*", F.explode(F.array(embedded)).alias(raw))
+        # Spark pushes a filter on a projected column below the projection, and so would compute the UDF twice: for
+        # the filter and for the output. It cannot push a filter below the explode whose column it needs. So each
+        # output needs `once`; a filter on other columns still goes below both, and an unused UDF is still pruned.
+        raw, once = f"{self.uid}__raw", f"{self.uid}__once"
+        rows = dataset.select("*", embedded.alias(raw)).select("*", F.explode(F.array(F.lit(True))).alias(once))
         metadata = {"dimension": prepared.dimension, "ref": self.getStorageRef()}
         added = {
-            output: (_result(field, column(raw), i), {**_annotator_type(field), **metadata})
+            output: (_result(field, column(raw), column(once), i), {**_annotator_type(field), **metadata})
             for i, (field, output) in enumerate(zip(fields, outputs, strict=True))
         }
-        return with_columns(rows, added).drop(raw)
+        return with_columns(rows, added).drop(raw, once)
 
     def _output_names(self) -> list[str]:
         names = self.getInputCols()
@@ -244,8 +253,6 @@ class InstructorEmbeddings(
 
     def _check_limits(self, prepared: PreparedModel) -> None:
         """ValueError where the token limit is over the checkpoint's, or the instruction leaves no room."""
-        from .encoder import T5Tokenizer
-
         limit = self._get(self.maxSentenceLength) or prepared.max_length
         if limit > prepared.max_length:
             raise ValueError(
@@ -253,7 +260,7 @@ class InstructorEmbeddings(
             )
         if self.getInstructionCol() is not None:
             return
-        taken = T5Tokenizer(prepared.path / TOKENIZER).instruction_length(self.getInstruction())
+        taken = _instruction_length(prepared.path / TOKENIZER, self.getInstruction())
         if taken >= limit - 1:
             raise ValueError(
                 f"the instruction takes {taken} tokens of the limit of {limit}, which leaves no room for a text. "
@@ -305,6 +312,14 @@ class InstructorEmbeddings(
         return {**rows, **added}
 
 
+@lru_cache
+def _instruction_length(tokenizer: Path, instruction: str) -> int:
+    """Tokens of an instruction; kept, as reading a tokenizer takes longer than LightPipeline should."""
+    from .encoder import T5Tokenizer
+
+    return T5Tokenizer(tokenizer).instruction_length(instruction)
+
+
 def _texts(field: StructField) -> Column:
     """What a column hands to the UDF: its texts alone."""
     if is_annotations(field):
@@ -329,11 +344,11 @@ def _returned(fields: list[StructField], counted: bool) -> StructType:
     return returned
 
 
-def _result(field: StructField, raw: Column, i: int) -> Column:
-    """The output column for input column i, from the UDF's struct."""
+def _result(field: StructField, raw: Column, once: Column, i: int) -> Column:
+    """The output column for input column i, from the UDF's struct and the ever true `once`."""
     vectors = raw[f"v{i}"]
     if not is_annotations(field):
-        return vectors
+        return F.when(once, vectors)
     counts, truncated = raw[f"n{i}"], raw[f"t{i}"]
 
     def annotation(one: Column, at: Column) -> Column:
@@ -351,7 +366,8 @@ def _result(field: StructField, raw: Column, i: int) -> Column:
             F.get(vectors, at).alias("embeddings"),
         )
 
-    return F.transform(_annotations_with_text(field), annotation).cast(ANNOTATIONS)
+    annotations = F.transform(_annotations_with_text(field), annotation).cast(ANNOTATIONS)
+    return F.when(once, annotations).otherwise(F.array().cast(ANNOTATIONS))  # not null where the input is not
 
 
 def _annotator_type(field: StructField) -> dict[str, str]:

@@ -13,10 +13,11 @@ def session_kind(request):
 
 
 @pytest.fixture(scope="session")
-def spark(session_kind, own_cache):
+def spark(session_kind, own_cache, tmp_path_factory):
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_WORKER_DIR"] = str(tmp_path_factory.mktemp("work"))  # else inside the pyspark package
     os.environ["SPARK_TESTING"] = "1"  # an ephemeral port for the Connect server
     builder = SparkSession.builder
     builder = builder.remote("local[2]") if session_kind == "connect" else builder.master(session_kind)
