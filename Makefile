@@ -4,16 +4,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean python java
+.PHONY: help demo test test-sessions lint format clean python java
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: java .venv/ready ## embed the passages of examples/ and answer questions from them
+demo: java .venv/ready ## embed the passages of examples/ and answer questions; ARGS="--model ID" picks a model
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: java .venv/ready ## run the tests; ARGS="-k name" picks some
 	$(BIN)/python -m pytest $(ARGS)
+
+test-sessions: java .venv/ready ## run the Spark tests on Spark Connect and on a local cluster
+	$(BIN)/python -m pytest tests/spark --session connect $(ARGS)
+	$(BIN)/python -m pytest tests/spark --session "local-cluster[2,1,1024]" $(ARGS)
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .
