@@ -53,6 +53,13 @@ class Annotation:
     metadata: dict[str, str | None]
     embeddings: list[float]
 
+    def __repr__(self) -> str:
+        shown = {field.name: repr(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        if len(self.embeddings) > 3:
+            first = ", ".join(f"{value:.4g}" for value in self.embeddings[:3])
+            shown["embeddings"] = f"[{first}, ... {len(self.embeddings)} floats]"
+        return f"Annotation({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
 
 def quoted(name: str) -> str:
     """A column name as Spark's expressions want it, dots and spaces allowed."""

@@ -28,13 +28,14 @@ from .params import HasCleanupMode, HasIdCol, HasInputCol, HasMetadataCol, HasOu
 from .persistence import PersistentStage
 
 # What each mode does, as Spark NLP's DocumentAssembler: whether to trim, the pattern, its replacement.
-# \s is Java's: these six characters. In the patterns \\n stands for the two characters of an escape.
+# \s is Java's: these six characters. In the patterns \\n stands for the two characters of an escape. The
+# look-behind changes no result; without it a long run of \r escapes alone takes quadratic time.
 _SPACE = r"[ \t\n\x0B\f\r]"
 _CLEANUP: dict[str, tuple[bool, str, str]] = {
     "inplace": (False, _SPACE, " "),
     "inplace_full": (False, rf"{_SPACE}|(?:\\r)?\\n|\\t", " "),
     "shrink": (True, rf"{_SPACE}+", " "),
-    "shrink_full": (True, rf"{_SPACE}+|(?:\\r)*(?:\\n)+|(?:\\t)+", " "),
+    "shrink_full": (True, rf"{_SPACE}+|(?<!\\r)(?:\\r)*(?:\\n)+|(?:\\t)+", " "),
     "each": (False, rf"{_SPACE}[\n\t]", " "),
     "each_full": (False, rf"{_SPACE}(?:\n|\t|(?:\\r)?\\n|\\t)", " "),
     "delete_full": (True, r"(?:\\r)?\\n|\\t", ""),
@@ -101,31 +102,12 @@ class DocumentAssembler(
             own = [F.lit("id"), column(id_col).cast("string")]
 
         text = column(field.name)
-        texts = F.array(text) if isinstance(field.dataType, StringType) else text
         no_texts = F.array().cast(ArrayType(StringType()))
-        documents = F.transform(
-            F.coalesce(texts, no_texts),
-            lambda one, i: self._document(F.coalesce(one, F.lit("")), i, extra, own),
-        )
+        texts = F.array(text) if isinstance(field.dataType, StringType) else F.coalesce(text, no_texts)
+        cleaned = F.transform(texts, lambda one: self._cleaned(F.coalesce(one, F.lit(""))))
+        documents = F.transform(cleaned, lambda one, i: _document(one, i, extra, own))
         added = {self.getOutputCol(): (documents.cast(ANNOTATIONS), {"annotatorType": DOCUMENT})}
         return with_columns(dataset, added)
-
-    def _document(self, text: Column, index: Column, extra: Column, own: Sequence[Column]) -> Column:
-        cleaned = self._cleaned(text)
-        utf16_units = (F.octet_length(F.encode(cleaned, "UTF-16BE")) / 2).cast("int")
-        taken = ["sentence", "id"] if own else ["sentence"]
-        metadata = F.map_concat(
-            F.map_filter(extra, lambda key, _: ~key.isin(*taken)),
-            F.create_map(F.lit("sentence"), index.cast("string"), *own),
-        )
-        return F.struct(
-            F.lit(DOCUMENT).alias("annotatorType"),
-            F.lit(0).alias("begin"),
-            F.coalesce(utf16_units - 1, F.lit(-1)).alias("end"),
-            cleaned.alias("result"),
-            metadata.alias("metadata"),
-            F.array().cast(VECTOR).alias("embeddings"),
-        )
 
     def _cleaned(self, text: Column) -> Column:
         if self.getCleanupMode() == "disabled":
@@ -135,26 +117,31 @@ class DocumentAssembler(
         return F.regexp_replace(trimmed, pattern, replacement)
 
     def _transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """`transform` for rows in Python; the metadata and id columns are left out."""
-        documents = [
-            [self._local_document(text or "", i) for i, text in enumerate([cell] if _is_text(cell) else cell)]
-            for cell in rows[self.getInputCol()]
-        ]
+        """`transform` for texts in Python; the metadata and id columns are left out."""
+        documents = [[_local_document(text, self.getCleanupMode())] for text in rows[self.getInputCol()]]
         return {**rows, self.getOutputCol(): documents}
 
-    def _local_document(self, text: str, index: int) -> Annotation:
-        cleaned = clean(text, self.getCleanupMode())
-        utf16_units = len(cleaned.encode("utf-16-be", "surrogatepass")) // 2
-        return Annotation(DOCUMENT, 0, utf16_units - 1, cleaned, {"sentence": str(index)}, [])
+
+def _document(text: Column, index: Column, extra: Column, own: Sequence[Column]) -> Column:
+    utf16_units = (F.octet_length(F.encode(text, "UTF-16BE")) / 2).cast("int")
+    taken = ["sentence", "id"] if own else ["sentence"]
+    metadata = F.map_concat(
+        F.map_filter(extra, lambda key, _: ~key.isin(*taken)),
+        F.create_map(F.lit("sentence"), index.cast("string"), *own),
+    )
+    return F.struct(
+        F.lit(DOCUMENT).alias("annotatorType"),
+        F.lit(0).alias("begin"),
+        F.coalesce(utf16_units - 1, F.lit(-1)).alias("end"),  # never null, but Spark cannot know
+        text.alias("result"),
+        metadata.alias("metadata"),
+        F.array().cast(VECTOR).alias("embeddings"),
+    )
 
 
-def _is_text(cell: Any) -> bool:
-    return cell is None or isinstance(cell, str)
-
-
-def clean(text: str, mode: str) -> str:
-    """What `DocumentAssembler` does to a text in a cleanup mode, in Python."""
-    if mode == "disabled":
-        return text
-    trim, pattern, replacement = _CLEANUP[mode]
-    return re.sub(pattern, replacement, text.strip(_TRIMMED) if trim else text)
+def _local_document(text: str, mode: str) -> Annotation:
+    if mode != "disabled":
+        trim, pattern, replacement = _CLEANUP[mode]
+        text = re.sub(pattern, replacement, text.strip(_TRIMMED) if trim else text)
+    utf16_units = len(text.encode("utf-16-be", "surrogatepass")) // 2
+    return Annotation(DOCUMENT, 0, utf16_units - 1, text, {"sentence": "0"}, [])

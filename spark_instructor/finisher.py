@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 from .annotation import (
     ANNOTATIONS,
     EMBEDDINGS,
-    Annotation,
     check_annotator_type,
     check_new,
     check_type,
@@ -51,8 +50,8 @@ class EmbeddingsFinisher(
     def __init__(
         self,
         *,
-        inputCols: list[str] | None = None,
-        outputCols: list[str] | None = None,
+        inputCols: str | list[str] | None = None,
+        outputCols: str | list[str] | None = None,
         outputAsVector: bool | None = None,
         cleanAnnotations: bool | None = None,
     ) -> None:
@@ -97,17 +96,10 @@ class EmbeddingsFinisher(
         return F.transform(embeddings, lambda one: F.when(one.isNotNull(), array_to_vector(F.coalesce(one, nothing))))
 
     def _transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """`transform` for rows in Python."""
-        finished = dict(rows)
-        for name, output in zip(self.getInputCols(), self._output_names(), strict=True):
-            vectors = [[one.embeddings for one in cell] for cell in rows[name]]
-            finished[output] = (
-                [[Vectors.dense(one) for one in cell] for cell in vectors] if self.getOutputAsVector() else vectors
-            )
-        if not self.getCleanAnnotations():
-            return finished
-        return {name: cells for name, cells in finished.items() if not any(map(_holds_annotations, cells))}
-
-
-def _holds_annotations(cell: Any) -> bool:
-    return isinstance(cell, list) and any(isinstance(one, Annotation) for one in cell)
+        """`transform` for rows in Python; `LightPipeline` itself leaves out what ``cleanAnnotations`` drops."""
+        vector = Vectors.dense if self.getOutputAsVector() else list
+        finished = {
+            output: [[vector(one.embeddings) for one in cell] for cell in rows[name]]
+            for name, output in zip(self.getInputCols(), self._output_names(), strict=True)
+        }
+        return {**rows, **finished}

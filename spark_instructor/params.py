@@ -27,34 +27,40 @@ CLEANUP_MODES = (
 )
 
 
-def _one_of(*allowed: str) -> Callable[[Any], str]:
+# pyspark adds the Param's name to a converter's TypeError but not to its ValueError, so these two name it.
+def _one_of(name: str, *allowed: str) -> Callable[[Any], str]:
     def convert(value: Any) -> str:
         if value not in allowed:
-            raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
+            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
         return str(value)
 
     return convert
 
 
-def _at_least(least: int) -> Callable[[Any], int]:
+def _at_least(name: str, least: int) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
         number: int = TypeConverters.toInt(value)
         if number < least:
-            raise ValueError(f"{number} is too small: expected at least {least}")
+            raise ValueError(f"{name} is {number}, expected at least {least}")
         return number
 
     return convert
 
 
-def _names(value: tuple[str | list[str] | tuple[str, ...], ...]) -> list[str]:
-    """Column names given as one str, as several or as one list."""
-    if len(value) == 1 and not isinstance(value[0], str):
-        return list(value[0])
-    return [TypeConverters.toString(name) for name in value]
+def _column_names(value: Any) -> list[str]:
+    """One name, or a list of names, as a list."""
+    return [value] if isinstance(value, str) else TypeConverters.toListString(value)
 
 
 class _Params(Params):
     _input_kwargs: dict[str, Any]  # what pyspark's keyword_only leaves of a constructor's arguments
+
+    def _set(self: Self, **values: Any) -> Self:
+        """Set Params, checked by their converters; None unsets one, so that its default holds."""
+        for name, value in values.items():
+            if value is None:
+                self.clear(self.getParam(name))
+        return super()._set(**{name: value for name, value in values.items() if value is not None})
 
     def _get(self, param: Param[T]) -> T | None:
         """The Param's value; None where it is neither set nor has a default."""
@@ -85,11 +91,11 @@ class HasInputCol(_Params):
 class HasInputCols(_Params):
     """The columns that a stage reads."""
 
-    inputCols: Param[list[str]] = Param(Params._dummy(), "inputCols", "input columns", TypeConverters.toListString)
+    inputCols: Param[list[str]] = Param(Params._dummy(), "inputCols", "input columns", _column_names)
 
     def setInputCols(self: Self, *value: str | list[str] | tuple[str, ...]) -> Self:
         """Set the names of the input columns: one str, several, or a list."""
-        return self._set(inputCols=_names(value))
+        return self._set(inputCols=value[0] if len(value) == 1 else value)
 
     def getInputCols(self) -> list[str]:
         """Names of the input columns."""
@@ -117,12 +123,12 @@ class HasOutputCols(_Params):
         Params._dummy(),
         "outputCols",
         "output columns, one for each input column",
-        TypeConverters.toListString,
+        _column_names,
     )
 
     def setOutputCols(self: Self, *value: str | list[str] | tuple[str, ...]) -> Self:
         """Set the names of the output columns: one str, several, or a list."""
-        return self._set(outputCols=_names(value))
+        return self._set(outputCols=value[0] if len(value) == 1 else value)
 
     def getOutputCols(self) -> list[str]:
         """Names of the output columns."""
@@ -207,7 +213,9 @@ class HasInstructionCol(_Params):
 class HasBatchSize(_Params):
     """Most texts of one pass through the model."""
 
-    batchSize: Param[int] = Param(Params._dummy(), "batchSize", "most texts of one forward pass", _at_least(1))
+    batchSize: Param[int] = Param(
+        Params._dummy(), "batchSize", "most texts of one forward pass", _at_least("batchSize", 1)
+    )
 
     def setBatchSize(self: Self, value: int) -> Self:
         """Cap the texts of a pass. Seldom needed: unset, passes are cut by their number of tokens."""
@@ -222,7 +230,10 @@ class HasMaxSentenceLength(_Params):
     """Most tokens of a text that the model reads, instruction and ``</s>`` included."""
 
     maxSentenceLength: Param[int] = Param(
-        Params._dummy(), "maxSentenceLength", "most tokens read of instruction + text", _at_least(2)
+        Params._dummy(),
+        "maxSentenceLength",
+        "most tokens read of instruction + text",
+        _at_least("maxSentenceLength", 2),
     )
 
     def setMaxSentenceLength(self: Self, value: int) -> Self:
@@ -233,7 +244,9 @@ class HasMaxSentenceLength(_Params):
 class HasPrecision(_Params):
     """The number format of the weights and the matrix products."""
 
-    precision: Param[str] = Param(Params._dummy(), "precision", f"one of {', '.join(PRECISIONS)}", _one_of(*PRECISIONS))
+    precision: Param[str] = Param(
+        Params._dummy(), "precision", f"one of {', '.join(PRECISIONS)}", _one_of("precision", *PRECISIONS)
+    )
 
     def setPrecision(self: Self, value: str) -> Self:
         """Set "float32" or "bfloat16". Vectors of one index should come from one precision."""
@@ -247,7 +260,7 @@ class HasDevice(_Params):
         Params._dummy(),
         "device",
         "auto, cpu or cuda; resolved on the executor",
-        _one_of("auto", "cpu", "cuda"),
+        _one_of("device", "auto", "cpu", "cuda"),
     )
 
     def __init__(self) -> None:
@@ -267,7 +280,7 @@ class HasLongText(_Params):
     """What becomes of a text over the token limit."""
 
     longText: Param[str] = Param(
-        Params._dummy(), "longText", "truncate or average over windows", _one_of("truncate", "average")
+        Params._dummy(), "longText", "truncate or average over windows", _one_of("longText", "truncate", "average")
     )
 
     def __init__(self) -> None:
@@ -404,7 +417,7 @@ class HasCleanupMode(_Params):
     """How a document's white space is tidied."""
 
     cleanupMode: Param[str] = Param(
-        Params._dummy(), "cleanupMode", f"one of {', '.join(CLEANUP_MODES)}", _one_of(*CLEANUP_MODES)
+        Params._dummy(), "cleanupMode", f"one of {', '.join(CLEANUP_MODES)}", _one_of("cleanupMode", *CLEANUP_MODES)
     )
 
     def __init__(self) -> None:

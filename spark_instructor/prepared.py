@@ -17,8 +17,10 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +98,18 @@ def cache_dir() -> Path:
 
 
 def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[PreparedModel]:
-    """The prepared models in ``folder`` (default: this machine's cache), sorted by name."""
+    """The prepared models in ``folder`` (default: this machine's cache), sorted by name.
+
+    One that is damaged, or of another version's format, is left out with a warning that says why.
+    """
     root = Path(folder) if folder is not None else cache_dir()
-    found = sorted(root.iterdir()) if root.is_dir() else []
-    return [read_prepared(path) for path in found if is_prepared(path) and not path.name.startswith(".")]
+    models = []
+    for manifest in sorted(root.glob(f"[!.]*/{MANIFEST}")):  # a leading dot: not yet whole
+        try:
+            models.append(read_prepared(manifest.parent))
+        except (OSError, ValueError) as error:
+            warnings.warn(str(error), stacklevel=2)
+    return models
 
 
 def is_prepared(folder: Path) -> bool:
@@ -163,7 +173,13 @@ def write_manifest(
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of one file, in hex."""
+    """SHA-256 of one file, in hex; read once in a process while its size and time of change stay."""
+    status = path.stat()
+    return _hash_of_content(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_of_content(path: Path, _size: int, _mtime_ns: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

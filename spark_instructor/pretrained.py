@@ -55,7 +55,7 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     if known is not None:
         return _PACKAGED / known.name if known.source == "packaged" else _from_hub(known.source, revision)
     path = _local_path(model)
-    if path.is_dir():
+    if model and path.is_dir():
         return path
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
         return _from_hub(model, revision)

@@ -13,14 +13,14 @@ def batches(
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the indices of each batch: longest first, so that neighbours have nearly one length.
 
-    A batch holds at most ``token_budget`` tokens and ``max_batch`` sequences, and at least one sequence.
+    A batch holds at least one sequence, at most ``max_batch``, and at most ``token_budget`` tokens when each
+    is padded to the longest of the batch, as the attention does: without that, one long text among many
+    short ones would take gigabytes.
     """
     order = np.argsort(-lengths, kind="stable")
-    most = max_batch or len(order)
     start = 0
     while start < len(order):
-        tokens = np.cumsum(lengths[order[start : start + most]])
-        fitting = int(np.searchsorted(tokens, token_budget, side="right"))
-        stop = start + max(fitting, 1)
+        fitting = max(token_budget // int(lengths[order[start]]), 1)
+        stop = start + min(fitting, max_batch or fitting)
         yield order[start:stop]
         start = stop

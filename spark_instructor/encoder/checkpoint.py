@@ -15,7 +15,13 @@ from torch import Tensor
 
 from ..prepared import Architecture, file_hash
 
-DEFAULT_MAX_LENGTH = 512  # T5's own, where sentence_bert_config.json does not say
+DEFAULT_MAX_LENGTH = 512  # T5's own, where the checkpoint does not say
+_NO_LIMIT = 10**9  # transformers writes 10**30 for a tokenizer without a limit
+_LIMITS = (
+    ("sentence_bert_config.json", "max_seq_length"),
+    ("tokenizer_config.json", "model_max_length"),  # where sentence-transformers 6 writes it
+)
+_LAYOUTS = [["Transformer", "Pooling", *rest] for rest in ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])]
 _SUPPORTED = "Supported are T5 encoders with relu feed-forward: INSTRUCTOR, GTR-T5 and Sentence-T5."
 
 ReadTensor = Callable[[str], Tensor]
@@ -86,10 +92,10 @@ class Checkpoint:
         if not path.is_file():
             raise FileNotFoundError(f"{self.folder} has no modules.json: it is not a sentence-transformers checkpoint")
         modules = self._read_json(path, list)
-        kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules if isinstance(module, dict)]
-        if kinds not in (["Transformer", "Pooling", *rest] for rest in (["Dense", "Normalize"], ["Dense"], [])) and (
-            kinds != ["Transformer", "Pooling", "Normalize"]
-        ):
+        kinds = [
+            str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else "" for module in modules
+        ]
+        if kinds not in _LAYOUTS:
             raise ValueError(
                 f"{path} lists the modules {kinds}; expected Transformer, Pooling, then Dense and Normalize. "
                 f"{_SUPPORTED}"
@@ -101,10 +107,10 @@ class Checkpoint:
         module = next((module for module in self._modules if module["kind"] == kind), None)
         if module is None:
             return None
-        path = self.folder / str(module.get("path", ""))
-        if ".." in Path(str(module.get("path", ""))).parts or not path.is_relative_to(self.folder):
-            raise ValueError(f"{self.folder / 'modules.json'}: the path {module['path']!r} leads out of the checkpoint")
-        return path
+        relative = Path(str(module.get("path", "")))
+        if relative.is_absolute() or ".." in relative.parts:
+            raise ValueError(f"{self.folder / 'modules.json'}: the path '{relative}' leads out of the checkpoint")
+        return self.folder / relative
 
     def _check_supported(self, config: Mapping[str, Any]) -> None:
         path = self._encoder_folder / "config.json"
@@ -162,13 +168,16 @@ class Checkpoint:
         return dimension
 
     def _read_max_length(self) -> int:
-        path = self._encoder_folder / "sentence_bert_config.json"
-        value = self._read_json(path).get("max_seq_length") if path.is_file() else None
-        if value is None:
-            return DEFAULT_MAX_LENGTH
-        if not isinstance(value, int) or value < 2:
-            raise ValueError(f"{path}: max_seq_length is {value!r}, expected a whole number of at least 2")
-        return value
+        for file, key in _LIMITS:
+            path = self._encoder_folder / file
+            value = self._read_json(path).get(key) if path.is_file() else None
+            if value is None:
+                continue
+            if not isinstance(value, int) or value < 2:
+                raise ValueError(f"{path}: {key} is {value!r}, expected a whole number of at least 2")
+            if value < _NO_LIMIT:
+                return value
+        return DEFAULT_MAX_LENGTH
 
     def _open_weights(self) -> None:
         self._encoder_tensors = _open_tensors(self._encoder_folder)
@@ -254,7 +263,7 @@ def _load_pickle(path: Path) -> Mapping[str, Tensor]:
             f"{path} was refused, and nothing in it was run: it holds more than tensors, or it is damaged "
             f"({str(error).splitlines()[0]}). Use a checkpoint in safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torch and its unpickler raise many kinds over damaged files
         raise ValueError(f"{path} is not a whole weight file ({error}). Download it again.") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path} does not hold a state dict: expected tensors by name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +24,6 @@ MAX_WINDOWS = 32
 """Most windows that ``long_text="average"`` reads of one text; what lies behind them is cut."""
 
 _TOKEN_BUDGET = 2048
-_TEXTS_TOKENIZED_AT_ONCE = 256  # an Encoding holds far more than its ids, so few live at a time
 
 
 class Encoded(NamedTuple):
@@ -127,15 +127,11 @@ class InstructorModel:
         tokens = np.zeros(len(texts), np.int32)
         truncated = np.zeros(len(texts), np.bool_)
         windows: list[_Window] = []
-        for start in range(0, len(texts), _TEXTS_TOKENIZED_AT_ONCE):
-            chunk = range(start, min(start + _TEXTS_TOKENIZED_AT_ONCE, len(texts)))
-            for text, ids in zip(
-                chunk, self._tokenizer.encode([instructions[i] + texts[i] for i in chunk]), strict=True
-            ):
-                masked = min(self._tokenizer.instruction_length(instructions[text]), limit - 1)
-                read, of_text = self._windows(text, ids, masked, limit, most)
-                windows += of_text
-                tokens[text], truncated[text] = read, read < len(ids)
+        for text, ids in enumerate(self._tokenizer.encode(map(operator.add, instructions, texts))):
+            masked = min(self._tokenizer.instruction_length(instructions[text]), limit - 1)
+            read, of_text = self._windows(text, ids, masked, limit, most)
+            windows += of_text
+            tokens[text], truncated[text] = read, read < len(ids)
         return Encoded(self._vectors(windows, len(texts), normalize, max_batch), tokens, truncated)
 
     def _limit(self, max_length: int | None) -> int:
@@ -169,23 +165,23 @@ class InstructorModel:
     def _vectors(
         self, windows: list[_Window], count: int, normalize: bool, max_batch: int | None
     ) -> npt.NDArray[np.float32]:
-        """One vector for each of ``count`` texts: its window's, or the weighted mean of its windows'."""
-        vectors = np.zeros((len(windows), self.dimension), np.float32)
+        """One vector for each of ``count`` texts: the mean of its windows', weighted by their pooled tokens."""
         lengths = np.array([len(window.ids) for window in windows], np.int64)
+        owner = np.array([window.text for window in windows], np.int64)
+        pooled_tokens = np.maximum(lengths - np.array([window.masked for window in windows], np.int64), 0)
+        weights = pooled_tokens / np.maximum(np.bincount(owner, pooled_tokens, count)[owner], 1)
+
+        vectors = torch.zeros(count, self.dimension)
         for batch in batches(lengths, _TOKEN_BUDGET, max_batch):
             taken = [windows[i] for i in batch]
             pooled = self._encoder.mean_pooled([w.ids for w in taken], [w.masked for w in taken])
             dense = pooled if self._dense is None else linear(pooled, self._dense)
-            vectors[batch] = (F.normalize(dense, dim=-1) if normalize else dense).cpu().numpy()
-        if len(windows) == count:
-            return vectors
-
-        owner = np.array([window.text for window in windows])
-        weights = np.maximum(lengths - [window.masked for window in windows], 0).astype(np.float32)
-        weights /= np.maximum(np.bincount(owner, weights, count)[owner], 1)
-        averaged = np.zeros((count, self.dimension), np.float32)
-        np.add.at(averaged, owner, vectors * weights[:, None])
-        return F.normalize(torch.from_numpy(averaged), dim=-1).numpy() if normalize else averaged
+            of_windows = (F.normalize(dense, dim=-1) if normalize else dense).cpu()
+            share = torch.from_numpy(weights[batch]).float()
+            vectors.index_add_(0, torch.from_numpy(owner[batch]), of_windows * share[:, None])
+        averaged = normalize and len(windows) > count
+        result: npt.NDArray[np.float32] = (F.normalize(vectors, dim=-1) if averaged else vectors).numpy()
+        return result
 
 
 def _instruction_of_each(instruction: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str]:

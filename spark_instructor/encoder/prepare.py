@@ -70,6 +70,7 @@ def prepare(
     with publish_folder(final) as new:
         _write_tokenizer(source, new / TOKENIZER)
         save_file({tensor: _cast(tensor, value, precision) for tensor, value in _tensors(source)}, new / WEIGHTS)
+        (new / WEIGHTS).chmod(0o644)  # safetensors makes it its writer's alone, but executors may be other users
         write_manifest(
             new,
             name=name,
@@ -78,6 +79,7 @@ def prepare(
             max_length=source.max_length,
             architecture=source.architecture,
         )
+    _is_there(final, content)  # where another process was first, with something else
     return final
 
 

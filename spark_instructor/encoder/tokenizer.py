@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tokenizers.models import Unigram
 
 EOS = "</s>"
 _SPECIAL = ("<pad>", EOS, "<unk>")
+_CHARACTERS_AT_ONCE = 1 << 19  # an Encoding takes some 40 times the room of its text, so few live at a time
 
 
 class T5Tokenizer:
@@ -27,16 +28,18 @@ class T5Tokenizer:
         self._eos = np.int32(self._tokenizer.encode("").ids[-1])
         self.instruction_length = lru_cache(maxsize=4096)(self._instruction_length)
 
-    def encode(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
+    def encode(self, texts: Iterable[str]) -> Iterator[npt.NDArray[np.int32]]:
         """Token ids of each text, each with its ``</s>``, not truncated."""
-        return [np.array(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        for some in _portions(map(_well_formed, texts)):
+            for encoding in self._tokenizer.encode_batch_fast(some):
+                yield np.array(encoding.ids, np.int32)
 
     def _instruction_length(self, instruction: str) -> int:
         """How many leading positions an instruction keeps out of the pool: its tokens, stripped and alone.
 
         Not aligned to the real boundary in the joined text, as in sentence-transformers.
         """
-        stripped = instruction.strip()
+        stripped = _well_formed(instruction).strip()
         return len(self._tokenizer.encode(stripped).ids) - 1 if stripped else 0
 
     def cut(self, ids: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
@@ -44,6 +47,29 @@ class T5Tokenizer:
         if len(ids) <= length:
             return ids
         return np.append(ids[: length - 1], self._eos)
+
+
+def _well_formed(text: str) -> str:
+    """``text`` as UTF-8 can hold it: a pair of surrogates becomes its character, a lone one U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of about `_CHARACTERS_AT_ONCE` characters, or of one longer text."""
+    portion: list[str] = []
+    characters = 0
+    for text in texts:
+        portion.append(text)
+        characters += len(text)
+        if characters >= _CHARACTERS_AT_ONCE:
+            yield portion
+            portion, characters = [], 0
+    if portion:
+        yield portion
 
 
 def build_tokenizer(tokenizer_json: Path | None, spiece_model: Path | None) -> Tokenizer:

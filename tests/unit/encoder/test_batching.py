@@ -1,0 +1,37 @@
+"""Batches: every sequence once, longest first, within the budget."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_instructor.encoder.batching import batches
+
+LENGTHS = st.lists(st.integers(1, 600), max_size=200).map(lambda lengths: np.array(lengths, np.int64))
+
+
+@given(LENGTHS, st.integers(1, 3000), st.none() | st.integers(1, 40))
+def test_batches(lengths, token_budget, max_batch):
+    found = list(batches(lengths, token_budget, max_batch))
+    order = np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
+    assert sorted(order) == list(range(len(lengths)))
+    assert (np.diff(lengths[order]) <= 0).all()
+    for batch in found:
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= token_budget
+        assert max_batch is None or 1 <= len(batch) <= max_batch
+
+
+@given(LENGTHS, st.integers(1, 3000))
+def test_no_batch_could_take_one_more(lengths, token_budget):
+    found = list(batches(lengths, token_budget))
+    for batch in found[:-1]:
+        assert (len(batch) + 1) * lengths[batch[0]] > token_budget
+
+
+def test_equal_lengths_keep_their_order():
+    assert [batch.tolist() for batch in batches(np.array([3, 5, 3, 5, 3]), 10)] == [[1, 3], [0, 2, 4]]
+
+
+def test_one_long_text_among_many_short_ones():
+    """Attention pads to the longest of a batch: the short ones must not all be padded to 512."""
+    first, *_ = batches(np.array([512] + [2] * 1500), 2048)
+    assert len(first) == 4

@@ -1,0 +1,214 @@
+"""InstructorModel: the golden vectors however they are stored and batched, and what `encode` takes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from checkpoints import copy_tiny, edit_json, write_checkpoint
+
+from spark_instructor.encoder import InstructorModel, linear, prepare
+
+TOLERANCE = 1e-5
+
+
+def encode_cases(model, cases, **settings):
+    return model.encode_counted([case["instruction"] for case in cases], [case["text"] for case in cases], **settings)
+
+
+def assert_close(found, wanted):
+    np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0)
+
+
+class TestGoldens:
+    @pytest.mark.parametrize("max_batch", [1, 32, None])
+    def test_vectors_and_counts(self, model, cases, golden_vectors, max_batch):
+        encoded = encode_cases(model, cases, max_batch=max_batch)
+        assert encoded.vectors.dtype == np.float32
+        assert_close(encoded.vectors, golden_vectors)
+        assert encoded.tokens.tolist() == [case["n_tokens"] for case in cases]
+
+    def test_shuffled(self, model, cases, golden_vectors):
+        order = np.random.default_rng(0).permutation(len(cases))
+        assert_close(encode_cases(model, [cases[i] for i in order]).vectors, golden_vectors[order])
+
+    def test_one_instruction_for_all(self, model, cases, golden_vectors):
+        """The common call, against the per-text form of the other tests."""
+        chosen = [i for i, case in enumerate(cases) if case["instruction"] == "Represent the Science title: "]
+        assert len(chosen) > 10
+        vectors = model.encode("Represent the Science title: ", [cases[i]["text"] for i in chosen])
+        assert_close(vectors, golden_vectors[chosen])
+
+    def test_truncated_flags(self, model, cases):
+        """The flag is set where the whole text has more tokens than were read."""
+        flagged = {case["id"] for case, cut in zip(cases, encode_cases(model, cases).truncated, strict=True) if cut}
+        assert flagged == {"len513", "len2000", "english-long", "instr509", "instr511", "instr600"}
+
+    @pytest.mark.parametrize("max_batch", [1, 32])
+    def test_bfloat16(self, tiny, cases, golden_vectors, max_batch):
+        found = encode_cases(InstructorModel.load(prepare(tiny, "bfloat16")), cases, max_batch=max_batch).vectors
+        assert found.dtype == np.float32
+        nonzero = golden_vectors.any(axis=1)
+        assert not found[~nonzero].any()
+        assert (found * golden_vectors).sum(axis=1)[nonzero].min() >= 0.999
+        np.testing.assert_allclose(np.linalg.norm(found[nonzero], axis=1), 1, atol=1e-6)
+
+    @pytest.mark.parametrize("stored_as", ["bin", "safetensors", "sharded"])
+    @pytest.mark.parametrize("without", [(), ("tokenizer.json",), ("spiece.model",)], ids=["both", "spiece", "json"])
+    def test_as_stored(self, tmp_path, cases, golden_vectors, stored_as, without):
+        checkpoint = copy_tiny(tmp_path / "copy", stored_as=stored_as, without=without)
+        model = InstructorModel.load(prepare(checkpoint, into=tmp_path / "prepared"))
+        encoded = encode_cases(model, cases)
+        assert_close(encoded.vectors, golden_vectors)
+        assert encoded.tokens.tolist() == [case["n_tokens"] for case in cases]
+
+    @pytest.mark.parametrize("pointwise", [True, False], ids=["onednn", "F.linear"])
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_either_matrix_product(self, monkeypatch, tiny, cases, golden_vectors, precision, pointwise):
+        """Where torch's private operator is missing, F.linear gives the same vectors."""
+        dtype = getattr(torch, precision)
+        if pointwise and not linear._POINTWISE[dtype]:
+            pytest.skip(f"this torch has no pointwise operator for {precision}")
+        monkeypatch.setitem(linear._POINTWISE, dtype, pointwise)
+        found = encode_cases(InstructorModel.load(prepare(tiny, precision)), cases).vectors
+        np.testing.assert_allclose(found, golden_vectors, atol=TOLERANCE if precision == "float32" else 0.03, rtol=0)
+
+
+class TestArguments:
+    def test_no_texts(self, model):
+        encoded = model.encode_counted("Represent: ", [])
+        assert encoded.vectors.shape == (0, model.dimension)
+        assert encoded.tokens.shape == encoded.truncated.shape == (0,)
+
+    @pytest.mark.parametrize("instruction", [None, "", [None, ""]])
+    def test_null_instruction_is_empty(self, model, instruction):
+        texts = ["one text", "another"]
+        assert_close(model.encode(instruction, texts), model.encode(["", ""], texts))
+
+    def test_any_sequence(self, model):
+        """A pandas column is taken by position, whatever its index says."""
+        texts = ["one", "two words", "three words here"]
+        wanted = model.encode("query: ", texts)
+        assert_close(model.encode("query: ", pd.Series(texts, index=[7, 0, 1])), wanted)
+        assert_close(model.encode(np.array(["query: "] * 3), np.array(texts)), wanted)
+
+    def test_not_normalized(self, model):
+        texts = ["the capital of France", ""]
+        raw = model.encode("", texts, normalize=False)
+        norms = np.linalg.norm(raw, axis=1, keepdims=True)
+        assert (np.abs(norms - 1) > 1e-3).all()
+        assert_close(raw / norms, model.encode("", texts))
+
+    def test_max_length(self, model):
+        """A lower limit reads the first tokens and `</s>`, and says so."""
+        encoded = model.encode_counted("", ["the to and of", "the to and"], max_length=4)
+        assert encoded.tokens.tolist() == [4, 4]
+        assert encoded.truncated.tolist() == [True, False]
+        assert_close(encoded.vectors[0], encoded.vectors[1])
+
+    @pytest.mark.parametrize(
+        ("texts", "settings", "error", "says"),
+        [
+            ("a str", {}, TypeError, "list of texts"),
+            (["a", None], {}, TypeError, "text 1 is a NoneType"),
+            (["a"], {"instruction": ["x", "y"]}, ValueError, "2 instructions for 1 texts"),
+            (["a"], {"max_length": 513}, ValueError, "takes from 2 to 512"),
+            (["a"], {"max_length": 1}, ValueError, "takes from 2 to 512"),
+            (["a"], {"max_batch": 0}, ValueError, "at least 1"),
+            (["a"], {"long_text": "split"}, ValueError, "truncate, average"),
+        ],
+    )
+    def test_refused(self, model, texts, settings, error, says):
+        with pytest.raises(error, match=says):
+            model.encode(settings.pop("instruction", ""), texts, **settings)
+
+    def test_dimension_and_max_length(self, tmp_path):
+        checkpoint = write_checkpoint(tmp_path / "model", dimension=11, max_length=64)
+        model = InstructorModel.load(prepare(checkpoint))
+        assert (model.dimension, model.max_length) == (11, 64)
+        encoded = model.encode_counted("", ["the " * 200])
+        assert encoded.vectors.shape == (1, 11)
+        assert encoded.tokens.tolist() == [64]
+
+    @pytest.mark.parametrize(
+        ("of_model", "of_tokenizer", "limit"), [(64, 77, 64), (None, 77, 77), (None, 10**30, 512), (None, None, 512)]
+    )
+    def test_whose_max_length(self, tmp_path, of_model, of_tokenizer, limit):
+        checkpoint = write_checkpoint(tmp_path / "model")
+        edit_json(checkpoint / "sentence_bert_config.json", max_seq_length=of_model)
+        edit_json(checkpoint / "tokenizer_config.json", model_max_length=of_tokenizer)
+        assert InstructorModel.load(prepare(checkpoint)).max_length == limit
+
+
+def run_python(code, *arguments):
+    """Run code in a process of its own, and return the json that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_loading_imports_no_transformers(tiny):
+    code = """
+import json, sys
+from spark_instructor.encoder import InstructorModel
+InstructorModel.load(sys.argv[1]).encode("query: ", ["a text"])
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+    imported = run_python(code, prepare(tiny))
+    assert "torch" in imported
+    assert not {"transformers", "sentence_transformers", "sentencepiece", "huggingface_hub", "pyspark"} & set(imported)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_are_mapped_not_copied(tmp_path, precision):
+    """Workers of one host share the weights' pages: after an encode, none of them is a private copy."""
+    checkpoint = write_checkpoint(tmp_path / "model", d_model=512, d_ff=2048, num_heads=8, d_kv=64, num_layers=6)
+    prepared = prepare(checkpoint, precision)
+    code = """
+import json, re, sys
+from spark_instructor.encoder import InstructorModel
+
+def anonymous_kb():
+    with open("/proc/self/smaps_rollup") as file:
+        return int(re.search(r"Anonymous: +(\\d+)", file.read())[1])
+
+prepared, tiny = sys.argv[1:]
+InstructorModel.load(tiny).encode("", ["warm up"])
+before = anonymous_kb()
+model = InstructorModel.load(prepared)
+loaded = anonymous_kb()
+model.encode("", ["the capital of France"])
+print(json.dumps({"loaded": loaded - before, "used": anonymous_kb() - before}))
+"""
+    grown = run_python(code, prepared, prepare(write_checkpoint(tmp_path / "tiny"), precision))
+    weights_kb = (prepared / "model.safetensors").stat().st_size / 1024
+    assert weights_kb > 35_000
+    assert grown["loaded"] < weights_kb / 5
+    assert grown["used"] < weights_kb / 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ru_maxrss in kilobytes")
+def test_long_texts_are_tokenized_a_few_at_a_time(tiny):
+    """A tokenizer's Encoding takes some 40 times the room of its text: 12 MB of texts must not need 500."""
+    code = """
+import json, resource, sys
+from spark_instructor.encoder import InstructorModel
+
+def peak_kb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+model = InstructorModel.load(sys.argv[1])
+text = "the capital of France is Paris. " * 1500
+model.encode("", [text], max_length=8)
+before = peak_kb()
+tokens = model.encode_counted("", [text] * 250, max_length=8).tokens
+print(json.dumps({"grown": peak_kb() - before, "tokens": tokens.tolist()}))
+"""
+    result = run_python(code, prepare(tiny))
+    assert result["tokens"] == [8] * 250
+    assert result["grown"] < 150_000

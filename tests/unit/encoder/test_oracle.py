@@ -1,0 +1,88 @@
+"""The encoder against sentence-transformers, on random checkpoints of other shapes than the goldens'."""
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import write_checkpoint
+
+from spark_instructor.encoder import InstructorModel, prepare
+
+pytestmark = pytest.mark.oracle
+TOLERANCE = 1e-5
+
+INSTRUCTIONS = ["Represent the Science title: ", "", "the"]
+SHAPES = {
+    "small": {},
+    "one head": {"num_heads": 1, "d_kv": 5, "d_model": 7, "d_ff": 3, "dimension": 2},
+    "no Dense": {"dimension": None},
+    "wide Dense": {"dimension": 100},
+    "deep": {"num_layers": 9},
+    "few buckets": {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20},
+    "longer limit": {"max_length": 900},
+    "shorter limit": {"max_length": 40},
+    "large epsilon": {"layer_norm_epsilon": 0.1},
+    "larger vocabulary": {"vocab_size": 1500},
+}
+BASE = {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12, "dimension": 768}
+LARGE = {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 3, "num_heads": 16, "dimension": 768}
+XL = {"d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 1, "num_heads": 32, "dimension": 768}
+
+
+def oracle(checkpoint):
+    """sentence-transformers leaves the instruction out of the pool by itself for the three hub names only."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    peer = sentence_transformers.SentenceTransformer(str(checkpoint), device="cpu")
+    peer.set_pooling_include_prompt(False)
+    return peer
+
+
+def assert_as_oracle(peer, model, texts, instructions=INSTRUCTIONS):
+    """One call of ours over all instructions, so that what is batched together differs from the peer's."""
+    wanted = [peer.encode(texts, prompt=instruction, batch_size=4) for instruction in instructions]
+    found = model.encode(np.repeat(instructions, len(texts)).tolist(), texts * len(instructions))
+    assert np.abs(found).max() > 0.01
+    np.testing.assert_allclose(found, np.concatenate(wanted), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_small_shapes(tmp_path, varied_texts, shape):
+    checkpoint = write_checkpoint(tmp_path / "model", **shape)
+    assert_as_oracle(oracle(checkpoint), InstructorModel.load(prepare(checkpoint)), varied_texts)
+
+
+@pytest.mark.parametrize("shape", [BASE, LARGE, XL], ids=["base", "large, 3 layers", "xl, 1 layer"])
+def test_real_dimensions(tmp_path, varied_texts, shape):
+    checkpoint = write_checkpoint(tmp_path / "model", **shape)
+    model = InstructorModel.load(prepare(checkpoint, into=tmp_path / "prepared"))
+    assert model.dimension == 768
+    assert_as_oracle(oracle(checkpoint), model, varied_texts[2:6], INSTRUCTIONS[:1])
+
+
+def test_attention_is_far_from_uniform(tmp_path, varied_texts):
+    """The other tests would show little if the random weights made every token attend to all alike."""
+    t5 = oracle(write_checkpoint(tmp_path / "model"))[0]
+    t5.auto_model.set_attn_implementation("eager")
+    ids = t5.tokenizer(varied_texts[6], return_tensors="pt")
+    with torch.inference_mode():
+        weights = t5.auto_model(**ids, output_attentions=True).attentions
+    assert ids["input_ids"].shape[1] > 100
+    assert min(layer.amax(dim=-1).mean() for layer in weights) > 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("stored_as", ["safetensors", "sharded", "bin"])
+def test_half_precision_on_the_hub_is_widened(tmp_path, varied_texts, dtype, stored_as):
+    checkpoint = write_checkpoint(
+        tmp_path / "model", stored_as=stored_as, dtype=dtype, torch_dtype=str(dtype).removeprefix("torch.")
+    )
+    assert_as_oracle(oracle(checkpoint).float(), InstructorModel.load(prepare(checkpoint)), varied_texts[:6])
+
+
+@pytest.mark.parametrize("dimension", [24, None])
+def test_saved_by_sentence_transformers(tmp_path, varied_texts, dimension):
+    """Its present release lays a folder out a little differently from the hub's INSTRUCTOR checkpoints."""
+    peer = oracle(write_checkpoint(tmp_path / "model", dimension=dimension, max_length=100))
+    peer.save(str(tmp_path / "saved"))
+    model = InstructorModel.load(prepare(tmp_path / "saved"))
+    assert model.max_length == 100
+    assert_as_oracle(peer, model, varied_texts)

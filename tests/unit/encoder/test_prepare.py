@@ -1,0 +1,241 @@
+"""prepare(): what it writes, when it writes, and that no half folder is ever seen."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from checkpoints import copy_tiny, edit_json, random_tensors, write_checkpoint, write_weights
+from safetensors.torch import load_file
+
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.prepared import cache_dir, read_prepared
+
+FILES = {"model.safetensors", "tokenizer.json", "prepared.json"}
+ALWAYS_FLOAT32 = {"relative_attention_bias", "final_norm", "dense"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return write_checkpoint(tmp_path / "checkpoint")
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def stamps(folder):
+    return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.iterdir()}
+
+
+def config_of(checkpoint):
+    return json.loads((checkpoint / "config.json").read_text("utf-8"))
+
+
+class TestResult:
+    def test_three_files_for_all_to_read(self, checkpoint, tmp_path):
+        prepared = prepare(checkpoint, into=tmp_path / "prepared")
+        assert prepared == tmp_path / "prepared"
+        assert names_in(prepared) == FILES
+        # Executors may run as another user than the driver.
+        assert prepared.stat().st_mode & 0o777 == 0o755
+        assert {path.stat().st_mode & 0o444 for path in prepared.iterdir()} == {0o444}
+
+    def test_manifest(self, checkpoint):
+        model = read_prepared(prepare(checkpoint, "bfloat16"))
+        assert (model.name, model.precision, model.max_length, model.dimension) == ("checkpoint", "bfloat16", 512, 24)
+        assert model.path.parent == cache_dir()
+        assert model.path.name == model.key
+        model.verify()
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_dtypes(self, checkpoint, precision):
+        for name, tensor in load_file(prepare(checkpoint, precision) / "model.safetensors").items():
+            assert tensor.dtype == (torch.float32 if name in ALWAYS_FLOAT32 else getattr(torch, precision)), name
+
+    def test_embeddings_under_their_other_name(self, checkpoint):
+        tensors, _ = random_tensors(config_of(checkpoint), 24)
+        tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
+        wanted = InstructorModel.load(prepare(checkpoint)).encode("", ["a text"])
+        write_weights(checkpoint, tensors)
+        assert (InstructorModel.load(prepare(checkpoint)).encode("", ["a text"]) == wanted).all()
+
+    def test_safetensors_before_bin(self, checkpoint):
+        """A checkpoint often has both; the .bin is not even opened."""
+        wanted = read_prepared(prepare(checkpoint)).hash
+        (checkpoint / "pytorch_model.bin").write_bytes(b"no weights")
+        assert read_prepared(prepare(checkpoint)).hash == wanted
+
+    def test_name_of_a_hub_snapshot(self, checkpoint, tmp_path):
+        snapshot = tmp_path / "models--hkunlp--instructor-base" / "snapshots" / "0123abcd"
+        shutil.copytree(checkpoint, snapshot)
+        assert read_prepared(prepare(snapshot)).name == "instructor-base"
+
+
+class TestContent:
+    def test_same_content_elsewhere(self, checkpoint, tmp_path):
+        copy = shutil.copytree(checkpoint, tmp_path / "copy" / checkpoint.name)
+        assert prepare(copy) == prepare(checkpoint)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda folder: write_weights(folder, random_tensors(config_of(folder), 24, seed=1)[0]),
+            lambda folder: write_weights(folder / "2_Dense", random_tensors(config_of(folder), 24, seed=1)[1]),
+            lambda folder: edit_json(folder / "sentence_bert_config.json", max_seq_length=100),
+            lambda folder: edit_json(folder / "config.json", layer_norm_epsilon=1e-5),
+            lambda folder: edit_json(folder / "tokenizer.json", truncation=None, decoder=None),
+        ],
+        ids=["weights", "Dense", "limit", "config", "tokenizer"],
+    )
+    def test_hash_follows_content(self, checkpoint, change):
+        before = prepare(checkpoint)
+        change(checkpoint)
+        after = prepare(checkpoint)
+        assert read_prepared(after).hash != read_prepared(before).hash
+        assert before.is_dir()
+
+    def test_hash_follows_precision(self, checkpoint):
+        assert prepare(checkpoint, "float32") != prepare(checkpoint, "bfloat16")
+
+    def test_unknown_precision(self, checkpoint):
+        with pytest.raises(ValueError, match=r"'float16'.*float32, bfloat16"):
+            prepare(checkpoint, "float16")
+
+
+class TestFromPrepared:
+    def test_is_used_as_it_is(self, checkpoint):
+        prepared = prepare(checkpoint)
+        assert prepare(prepared) == prepared
+
+    def test_copied_into(self, checkpoint, tmp_path):
+        prepared = prepare(checkpoint)
+        copy = prepare(prepared, into=tmp_path / "copy")
+        assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+            path.name: path.read_bytes() for path in prepared.iterdir()
+        }
+
+    def test_narrowed(self, checkpoint):
+        """By way of a prepared folder or not, bfloat16 holds the same numbers."""
+        direct = load_file(prepare(checkpoint, "bfloat16") / "model.safetensors")
+        narrowed = load_file(prepare(prepare(checkpoint), "bfloat16") / "model.safetensors")
+        assert direct.keys() == narrowed.keys()
+        assert all(torch.equal(direct[name], narrowed[name]) for name in direct)
+
+    def test_not_widened(self, checkpoint):
+        prepared = prepare(checkpoint, "bfloat16")
+        with pytest.raises(ValueError, match=r"'checkpoint' .*was prepared in bfloat16") as raised:
+            prepare(prepared, "float32")
+        assert str(prepared) in str(raised.value)
+
+
+class TestFolder:
+    def test_never_written_twice(self, checkpoint, tmp_path):
+        for into in (None, tmp_path / "prepared"):
+            prepared = prepare(checkpoint, into=into)
+            before = stamps(prepared)
+            assert prepare(checkpoint, into=into) == prepared
+            assert stamps(prepared) == before
+
+    def test_into_an_empty_folder(self, checkpoint, tmp_path):
+        (tmp_path / "empty").mkdir()
+        assert names_in(prepare(checkpoint, into=tmp_path / "empty")) == FILES
+
+    def test_into_something_else(self, checkpoint, tmp_path):
+        """Nothing that is there already is touched: not a file, not other files, not another model."""
+        (tmp_path / "file").write_text("mine")
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "file").write_text("mine")
+        prepare(checkpoint, "bfloat16", into=tmp_path / "other")
+        for name in ("file", "full", "other"):
+            with pytest.raises(FileExistsError, match=f"{name} exists"):
+                prepare(checkpoint, into=tmp_path / name)
+        assert (tmp_path / "file").read_text() == (tmp_path / "full" / "file").read_text() == "mine"
+        assert read_prepared(tmp_path / "other").precision == "bfloat16"
+
+    def test_error_leaves_nothing(self, monkeypatch, checkpoint, tmp_path):
+        def fail(*_, **__):
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(importlib.import_module("spark_instructor.encoder.prepare"), "write_manifest", fail)
+        with pytest.raises(OSError, match="no space left"):
+            prepare(checkpoint, into=tmp_path / "there" / "prepared")
+        assert names_in(tmp_path / "there") == set()
+
+    def test_killed_in_the_middle(self, checkpoint, tmp_path):
+        """Whatever a killed process leaves, nothing bears the final name, and the next one succeeds."""
+        final = tmp_path / "there" / "prepared"
+        code = """
+import importlib, sys, time
+module = importlib.import_module("spark_instructor.encoder.prepare")
+
+def hang(*_, **__):
+    print("weights written", flush=True)
+    time.sleep(60)
+
+module.write_manifest = hang
+module.prepare(sys.argv[1], into=sys.argv[2])
+"""
+        with subprocess.Popen([sys.executable, "-c", code, checkpoint, final], stdout=subprocess.PIPE) as process:
+            assert process.stdout.readline() == b"weights written\n"
+            process.send_signal(signal.SIGKILL)
+        assert not final.exists()
+        assert names_in(prepare(checkpoint, into=final)) == FILES
+
+    def test_two_processes_at_once(self, checkpoint, tmp_path):
+        """Both wait until both have written, so that both rename; both get the one folder, whole."""
+        final = tmp_path / "there" / "prepared"
+        code = """
+import importlib, os, sys, time
+module = importlib.import_module("spark_instructor.encoder.prepare")
+
+checkpoint, final, mine, other = sys.argv[1:]
+write = module.write_manifest
+
+def write_and_wait(*args, **kwargs):
+    write(*args, **kwargs)
+    open(mine, "w").close()
+    while not os.path.exists(other):
+        time.sleep(0.01)
+
+module.write_manifest = write_and_wait
+print(module.prepare(checkpoint, into=final))
+"""
+        marks = [str(tmp_path / "one"), str(tmp_path / "two")]
+        processes = [
+            subprocess.Popen([sys.executable, "-c", code, checkpoint, final, *order], stdout=subprocess.PIPE, text=True)
+            for order in (marks, marks[::-1])
+        ]
+        assert [process.communicate(timeout=60)[0] for process in processes] == [f"{final}\n"] * 2
+        assert names_in(final.parent) == {"prepared"}
+        read_prepared(final).verify()
+
+
+def test_a_cut_prepared_file_is_noticed(checkpoint, tmp_path):
+    """Mapping a cut file would be a crash at the first read, so loading looks at the sizes."""
+    prepared = prepare(checkpoint, into=tmp_path / "prepared")
+    weights = prepared / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 100)
+    for use in (InstructorModel.load, prepare):
+        with pytest.raises(ValueError, match=r"model\.safetensors has .* bytes, expected"):
+            use(prepared)
+
+
+def test_relative_and_home_paths(monkeypatch, checkpoint, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert prepare("checkpoint") == prepare("~/checkpoint") == prepare(checkpoint)
+    assert prepare("checkpoint", into="made").is_absolute()
+
+
+def test_golden_checkpoint_in_a_read_only_folder(tmp_path):
+    """A mounted volume may not be written to; nothing is."""
+    copy = copy_tiny(tmp_path / "copy", without=["tokenizer.json"])
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    prepare(copy)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before

@@ -1,0 +1,187 @@
+"""T5's tokenizer: the same ids whatever a checkpoint's files say, and for every str that Python can hold."""
+
+import json
+
+import numpy as np
+import pytest
+from checkpoints import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_instructor.encoder import T5Tokenizer, tokenizer
+from spark_instructor.encoder.tokenizer import build_tokenizer
+
+TEXTS = [
+    "Hello world, how are you today?",
+    "  two  spaces \n and\ta tab ",
+    "ﬁne ＡＢＣ ① ½ é",
+    "one </s> two <pad> three <unk> four <extra_id_0>five",
+    "next\u0085line and\u2028separator",
+    "😀👍🏽 emoji",
+    "the " * 700,
+    "",
+]
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+STORED = {
+    "as it is": {},
+    "Metaspace alone": {"pre_tokenizer": METASPACE},
+    "Metaspace in the old spelling": {
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}
+    },
+    "no pre-tokenizer": {"pre_tokenizer": None},
+    "truncation": {
+        "truncation": {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0},
+    },
+    "padding": {
+        "padding": {
+            "strategy": {"Fixed": 32},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<pad>",
+        },
+    },
+    "no post-processor": {"post_processor": None},
+    "an unreadable decoder": {"decoder": {"type": "of a later version"}},
+}
+
+
+@pytest.fixture(scope="module")
+def golden_ids(tmp_path_factory):
+    return ids_of(build_tokenizer(TINY / "tokenizer.json", None), tmp_path_factory.mktemp("tokenizer"))
+
+
+def stored(folder, **changes):
+    """The golden tokenizer.json with some of its keys changed."""
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads((TINY / "tokenizer.json").read_text("utf-8")), **changes}), "utf-8")
+    return path
+
+
+def saved(built, folder):
+    built.save(str(folder / "built.json"))
+    return T5Tokenizer(folder / "built.json")
+
+
+def ids_of(built, folder):
+    return [ids.tolist() for ids in saved(built, folder).encode(TEXTS)]
+
+
+@pytest.mark.parametrize("changes", STORED.values(), ids=STORED)
+def test_pipeline_is_set_whatever_is_stored(tmp_path, golden_ids, changes):
+    assert ids_of(build_tokenizer(stored(tmp_path, **changes), None), tmp_path) == golden_ids
+
+
+def test_metaspace_alone_would_differ(tmp_path, golden_ids):
+    """What the tests above guard against: by itself, that file gives other ids for runs of spaces."""
+    as_stored = T5Tokenizer(stored(tmp_path, pre_tokenizer=METASPACE))
+    assert [ids.tolist() for ids in as_stored.encode(TEXTS)] != golden_ids
+
+
+def test_from_sentencepiece(tmp_path, golden_ids):
+    assert ids_of(build_tokenizer(None, TINY / "spiece.model"), tmp_path) == golden_ids
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [None, {"type": "Sequence", "normalizers": []}, {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}],
+    ids=["none", "empty", "another"],
+)
+def test_character_map_from_sentencepiece(tmp_path, golden_ids, normalizer):
+    """A tokenizer.json without T5's character map borrows it from the spiece.model beside it."""
+    built = build_tokenizer(stored(tmp_path, normalizer=normalizer), TINY / "spiece.model")
+    assert ids_of(built, tmp_path) == golden_ids
+
+
+def test_character_map_inside_a_sequence(tmp_path, golden_ids):
+    own = json.loads((TINY / "tokenizer.json").read_text("utf-8"))["normalizer"]
+    path = stored(tmp_path, normalizer={"type": "Sequence", "normalizers": [own]})
+    assert ids_of(build_tokenizer(path, None), tmp_path) == golden_ids
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (lambda folder: stored(folder, model={"type": "WordPiece", "vocab": {}}), "WordPiece, not T5's Unigram"),
+        (lambda folder: stored(folder, model=None), "not a readable T5 tokenizer"),
+        (lambda folder: stored(folder, normalizer={"type": "Precompiled", "precompiled_charsmap": "%"}), "base64"),
+        (
+            lambda folder: stored(
+                folder, added_tokens=[], model={"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]]}
+            ),
+            "no </s> token",
+        ),
+    ],
+    ids=["WordPiece", "no model", "charsmap", "no eos"],
+)
+def test_not_a_t5_tokenizer(tmp_path, write, says):
+    path = write(tmp_path)
+    with pytest.raises(ValueError, match=says) as raised:
+        build_tokenizer(path, None)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model": []}'])
+def test_damaged_json(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a readable T5 tokenizer"):
+        build_tokenizer(path, None)
+
+
+def test_damaged_sentencepiece(tmp_path):
+    path = tmp_path / "spiece.model"
+    path.write_bytes((TINY / "spiece.model").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"spiece\.model is not a sentencepiece model"):
+        build_tokenizer(None, path)
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    return saved(build_tokenizer(TINY / "tokenizer.json", None), tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.mark.parametrize("characters_at_once", [1, 40, 10**9])
+def test_portions_do_not_matter(monkeypatch, t5, golden_ids, characters_at_once):
+    monkeypatch.setattr(tokenizer, "_CHARACTERS_AT_ONCE", characters_at_once)
+    assert [ids.tolist() for ids in t5.encode(iter(TEXTS))] == golden_ids
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ("a\ud800b", "a\ufffdb"),
+        ("\udfff", "\ufffd"),
+        ("ends in \ud83d", "ends in \ufffd"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\ud83d\ude00", "😀"),
+    ],
+    ids=ascii,
+)
+def test_surrogates(t5, text, read_as):
+    """A str may hold what UTF-8 cannot: a pair of surrogates is its character, a lone one is U+FFFD."""
+    found, wanted = t5.encode([text, read_as])
+    assert found.tolist() == wanted.tolist()
+    assert t5.instruction_length(text) == t5.instruction_length(read_as)
+
+
+@given(st.lists(st.text(st.characters(codec=None), max_size=30), max_size=5))
+def test_every_text_has_ids(t5, texts):
+    encoded = list(t5.encode(texts))
+    assert len(encoded) == len(texts)
+    assert all(ids.dtype == np.int32 and ids[-1] == 1 for ids in encoded)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "length"), [("", 0), (" \n", 0), ("the", 1), ("  the ", 1), ("</s>", 1), ("title:", 2)]
+)
+def test_instruction_length(t5, instruction, length):
+    assert t5.instruction_length(instruction) == length
+
+
+def test_cut(t5):
+    ids = np.array([5, 6, 7, 8, 1], np.int32)
+    assert t5.cut(ids, 5).tolist() == [5, 6, 7, 8, 1]
+    assert t5.cut(ids, 4).tolist() == [5, 6, 7, 1]
+    assert t5.cut(ids, 1).tolist() == [1]

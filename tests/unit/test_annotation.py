@@ -1,0 +1,82 @@
+"""The annotation's class in Python, its SQL type, and the checks on types."""
+
+import json
+
+import pytest
+from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
+
+from spark_instructor import Annotation
+from spark_instructor.annotation import (
+    ANNOTATION,
+    ANNOTATIONS,
+    DOCUMENT,
+    EMBEDDINGS,
+    check_annotator_type,
+    check_type,
+    is_annotations,
+    quoted,
+    same_type,
+)
+
+# Spark NLP's, as its JVM writes it.
+SPARK_NLP_SCHEMA = """
+{"type": "array", "containsNull": true, "elementType": {"type": "struct", "fields": [
+  {"name": "annotatorType", "type": "string", "nullable": true, "metadata": {}},
+  {"name": "begin", "type": "integer", "nullable": false, "metadata": {}},
+  {"name": "end", "type": "integer", "nullable": false, "metadata": {}},
+  {"name": "result", "type": "string", "nullable": true, "metadata": {}},
+  {"name": "metadata", "type": {"type": "map", "keyType": "string", "valueType": "string", "valueContainsNull": true},
+   "nullable": true, "metadata": {}},
+  {"name": "embeddings", "type": {"type": "array", "elementType": "float", "containsNull": false},
+   "nullable": true, "metadata": {}}]}}
+"""
+
+
+def field(type_, **metadata):
+    return StructField("column", type_, True, metadata)
+
+
+def test_schema_is_spark_nlps():
+    assert json.loads(ANNOTATIONS.json()) == json.loads(SPARK_NLP_SCHEMA)
+
+
+def test_repr_shortens_the_embeddings():
+    vector = [0.123456789, -0.5, 1e-9, 0.25]
+    assert repr(Annotation("sentence_embeddings", 0, 1, "Hi", {"sentence": "0"}, vector * 192)) == (
+        "Annotation(annotator_type='sentence_embeddings', begin=0, end=1, result='Hi', metadata={'sentence': '0'}, "
+        "embeddings=[0.1235, -0.5, 1e-09, ... 768 floats])"
+    )
+    assert repr(Annotation("document", 0, -1, "", {}, [])).endswith("result='', metadata={}, embeddings=[])")
+
+
+def test_annotations_are_equal_by_value():
+    assert Annotation("document", 0, 0, "a", {}, []) == Annotation("document", 0, 0, "a", {}, [])
+    assert Annotation("document", 0, 0, "a", {}, []) != Annotation("document", 0, 0, "b", {}, [])
+
+
+def test_types_are_compared_without_nullability():
+    nullable = StructType([StructField(one.name, one.dataType, True) for one in ANNOTATION])
+    assert is_annotations(field(ArrayType(nullable, False)))
+    assert same_type(ArrayType(FloatType(), True), ArrayType(FloatType(), False))
+    renamed = StructType([StructField(f"{one.name}_", one.dataType) for one in ANNOTATION])
+    for other in (ANNOTATION, ArrayType(renamed), ArrayType(StructType(ANNOTATION.fields[:5])), StringType()):
+        assert not is_annotations(field(other))
+
+
+def test_wrong_type_names_the_column():
+    check_type(field(StringType()), [StringType(), ANNOTATIONS], "Stage")
+    message = "Stage: column 'column' is array<float>, expected string or array of annotations"
+    with pytest.raises(ValueError, match=message):
+        check_type(field(ArrayType(FloatType())), [StringType(), ANNOTATIONS], "Stage")
+
+
+def test_annotator_type_may_be_missing_but_not_wrong():
+    check_annotator_type(field(ANNOTATIONS, annotatorType=DOCUMENT), (DOCUMENT,), "Stage")
+    check_annotator_type(field(ANNOTATIONS), (DOCUMENT,), "Stage")
+    message = "column 'column' has the annotatorType 'token', expected sentence_embeddings or word_embeddings"
+    with pytest.raises(ValueError, match=message):
+        check_annotator_type(field(ANNOTATIONS, annotatorType="token"), EMBEDDINGS, "Stage")
+
+
+def test_quoted_names():
+    assert [quoted(name) for name in ("text", "a.b c", "back`tick")] == ["`text`", "`a.b c`", "`back``tick`"]

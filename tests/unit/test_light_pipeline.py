@@ -1,0 +1,197 @@
+"""LightPipeline without a Spark session: what it gives, what it drops, what it refuses."""
+
+import numpy as np
+import pytest
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.feature import SQLTransformer, VectorAssembler
+from pyspark.ml.linalg import DenseVector
+
+from spark_instructor import (
+    Annotation,
+    DocumentAssembler,
+    EmbeddingsFinisher,
+    InstructorEmbeddings,
+    LightPipeline,
+)
+from spark_instructor.encoder import InstructorModel, prepare
+
+INSTRUCTION = "Represent the title: "
+TEXTS = ["Paris is in France.", "a", "What eats the fox, and when? " * 20, "  ", "Zażółć 😀"]
+
+
+def assembler(**params):
+    return DocumentAssembler(**{"inputCol": "text", "outputCol": "documents", **params})
+
+
+def embedder(tiny, **params):
+    given = {"inputCols": "documents", "outputCol": "instructor", "instruction": INSTRUCTION, **params}
+    return InstructorEmbeddings(model=str(tiny), **given)
+
+
+def finisher(**params):
+    return EmbeddingsFinisher(**{"inputCols": "instructor", "outputCols": "vectors", **params})
+
+
+def light(*stages, **options):
+    return LightPipeline(PipelineModel(list(stages)), **options)
+
+
+@pytest.fixture(scope="module")
+def vectors(tiny, own_cache):
+    return InstructorModel.load(prepare(tiny)).encode(INSTRUCTION, TEXTS)
+
+
+def test_full_annotate(tiny, vectors):
+    rows = light(assembler(), embedder(tiny)).fullAnnotate(TEXTS)
+    assert [list(row) for row in rows] == [["documents", "instructor"]] * len(TEXTS)
+    for row, text, vector in zip(rows, TEXTS, vectors, strict=True):
+        end = len(text.encode("utf-16-le")) // 2 - 1
+        assert row["documents"] == [Annotation("document", 0, end, text, {"sentence": "0"}, [])]
+        (found,) = row["instructor"]
+        assert (found.annotator_type, found.begin, found.end, found.result) == ("sentence_embeddings", 0, end, text)
+        assert found.metadata.keys() == {"sentence", "tokens"}
+        np.testing.assert_allclose(found.embeddings, vector, atol=1e-6)
+
+
+def test_full_annotate_of_one_text_is_a_list_of_one(tiny):
+    pipeline = light(assembler(), embedder(tiny))
+    assert [row["documents"][0].result for row in pipeline.fullAnnotate("one")] == ["one"]
+
+
+def test_annotate_gives_results(tiny):
+    pipeline = light(assembler(), embedder(tiny))
+    assert pipeline.annotate("one") == {"documents": ["one"], "instructor": ["one"]}
+    assert pipeline.annotate(["one"]) == [{"documents": ["one"], "instructor": ["one"]}]
+
+
+def test_parse_embeddings_gives_floats(tiny, vectors):
+    rows = light(assembler(), embedder(tiny), parse_embeddings=True).annotate(TEXTS)
+    assert [row["documents"] for row in rows] == [[text] for text in TEXTS]
+    assert all(type(value) is float for value in rows[0]["instructor"][0])
+    np.testing.assert_allclose([row["instructor"][0] for row in rows], vectors, atol=1e-6)
+
+
+def test_all_texts_are_encoded_in_one_call(tiny, monkeypatch):
+    seen = []
+    encode_counted = InstructorModel.encode_counted
+
+    def counted(self, instruction, texts, **options):
+        seen.append(list(texts))
+        return encode_counted(self, instruction, texts, **options)
+
+    monkeypatch.setattr(InstructorModel, "encode_counted", counted)
+    light(assembler(), embedder(tiny)).annotate([*TEXTS, ""])
+    assert seen == [TEXTS]
+
+
+def test_string_column_without_assembler(tiny, vectors):
+    rows = light(embedder(tiny, inputCols="title", outputCol="vector")).annotate([*TEXTS, ""])
+    assert [list(row) for row in rows] == [["vector"]] * 6
+    np.testing.assert_allclose([row["vector"] for row in rows[:5]], vectors, atol=1e-6)
+    assert np.isfinite(rows[5]["vector"]).all()
+
+
+def test_text_column_may_have_any_name(tiny):
+    pipeline = light(assembler(inputCol="my text.", outputCol="a.b"), embedder(tiny, inputCols="a.b"))
+    assert pipeline.annotate("one") == {"a.b": ["one"], "instructor": ["one"]}
+
+
+def test_cleanup_mode(tiny):
+    assert light(assembler(cleanupMode="shrink")).annotate(" a \n b ") == {"documents": ["a b"]}
+
+
+@pytest.mark.parametrize("texts", [[], ()])
+def test_no_texts(tiny, texts):
+    pipeline = light(assembler(), embedder(tiny), finisher())
+    assert pipeline.annotate(texts) == []
+    assert pipeline.fullAnnotate(texts) == []
+
+
+def test_empty_text(tiny):
+    row = light(assembler(), embedder(tiny), finisher()).fullAnnotate("")[0]
+    assert row["documents"] == [Annotation("document", 0, -1, "", {"sentence": "0"}, [])]
+    assert (row["instructor"], row["vectors"]) == ([], [])
+
+
+@pytest.mark.parametrize("as_vector", [False, True])
+def test_finisher(tiny, vectors, as_vector):
+    rows = light(assembler(), embedder(tiny), finisher(outputAsVector=as_vector)).annotate(TEXTS)
+    assert list(rows[0]) == ["documents", "instructor", "vectors"]
+    assert all(isinstance(row["vectors"][0], DenseVector if as_vector else list) for row in rows)
+    np.testing.assert_allclose([list(row["vectors"][0]) for row in rows], vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("texts", [["one", ""], ["", ""], ["one"]])
+def test_cleaning_drops_the_same_columns_whatever_the_texts(tiny, texts):
+    pipeline = light(assembler(), embedder(tiny), finisher(cleanAnnotations=True))
+    for rows in (pipeline.annotate(texts), pipeline.fullAnnotate(texts)):
+        assert [list(row) for row in rows] == [["vectors"]] * len(texts)
+        assert [len(row["vectors"]) for row in rows] == [int(bool(text)) for text in texts]
+
+
+def test_cleaning_keeps_what_is_made_later_and_what_holds_no_annotations(tiny):
+    pipeline = light(
+        assembler(),
+        embedder(tiny),
+        embedder(tiny, inputCols="text", outputCol="plain"),
+        finisher(cleanAnnotations=True),
+        assembler(),
+    )
+    assert list(pipeline.annotate("")) == ["plain", "vectors", "documents"]
+
+
+def test_nested_pipelines(tiny):
+    inner = PipelineModel([PipelineModel([assembler()]), embedder(tiny)])
+    assert list(light(inner, finisher()).annotate("one")) == ["documents", "instructor", "vectors"]
+
+
+@pytest.mark.parametrize(("long_text", "truncated"), [("truncate", "true"), ("average", None)])
+def test_long_text(tiny, long_text, truncated):
+    pipeline = light(assembler(), embedder(tiny, maxSentenceLength=32, longText=long_text))
+    short, long = pipeline.fullAnnotate(["short", "long " * 100])
+    assert "truncated" not in short["instructor"][0].metadata
+    assert long["instructor"][0].metadata.get("truncated") == truncated
+    assert (int(long["instructor"][0].metadata["tokens"]) > 32) == (long_text == "average")
+
+
+@pytest.mark.parametrize("target", [None, 5, b"one", ["one", None], [["one"]], {"text": "one"}])
+def test_wrong_targets(target):
+    with pytest.raises(TypeError, match="a str or a list of str"):
+        light(assembler()).annotate(target)
+
+
+@pytest.mark.parametrize("stage", [SQLTransformer, VectorAssembler])
+def test_unsupported_stage(stage):
+    foreign = object.__new__(stage)  # its constructor needs a session
+    with pytest.raises(TypeError, match=f"LightPipeline cannot run {stage.__name__}"):
+        light(assembler(), PipelineModel([foreign]))
+
+
+@pytest.mark.parametrize("not_fitted", [Pipeline(stages=[assembler()]), assembler()])
+def test_not_a_pipeline_model(not_fitted):
+    with pytest.raises(TypeError, match=f"takes the PipelineModel of Pipeline.fit, not a {type(not_fitted).__name__}"):
+        LightPipeline(not_fitted)
+
+
+def test_stages_that_do_not_fit_together(tiny):
+    two_columns = embedder(tiny, inputCols=["text", "title"]).setOutputCols("a", "b")
+    finish_dropped = finisher(outputCols="again")
+    for stages, message in [
+        ([], "needs a pipeline with stages"),
+        ([assembler(), embedder(tiny, inputCols="document")], "no column 'document'; .* texts to 'text' alone"),
+        ([two_columns], "no column 'title'; .* texts to 'text' alone"),
+        ([assembler(), embedder(tiny), finisher(cleanAnnotations=True), finish_dropped], "no column 'instructor'"),
+        ([assembler(), finisher(inputCols="documents")], "'documents' holds document, expected sentence_embeddings"),
+        ([embedder(tiny, inputCols="text"), finisher()], "'instructor' holds vectors, expected sentence_embeddings"),
+        ([assembler(), assembler(inputCol="documents", outputCol="d")], "'documents' holds document, expected text"),
+        ([assembler(), assembler()], "the output column 'documents' is there already"),
+        ([assembler(), embedder(tiny), finisher(outputCols=["a", "b"])], "1 inputCols .* but 2 outputCols"),
+        ([DocumentAssembler()], "needs inputCol"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            light(*stages)
+
+
+def test_instruction_column_has_no_place_here(tiny):
+    with pytest.raises(ValueError, match="instructionCol"):
+        light(assembler(), embedder(tiny, instructionCol="instruction")).annotate("one")

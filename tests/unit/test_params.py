@@ -1,0 +1,149 @@
+"""Params of all stages: defaults, setters, getters, keyword constructors and what they refuse."""
+
+import pytest
+
+from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
+
+STAGES = [DocumentAssembler, InstructorEmbeddings, EmbeddingsFinisher]
+REQUIRED, FROM_CHECKPOINT = object(), object()
+
+# Stage, Param, its default, another value.
+PARAMS = [
+    (DocumentAssembler, "inputCol", REQUIRED, "text"),
+    (DocumentAssembler, "outputCol", "document", "documents"),
+    (DocumentAssembler, "idCol", None, "id"),
+    (DocumentAssembler, "metadataCol", None, "metadata"),
+    (DocumentAssembler, "cleanupMode", "disabled", "shrink_full"),
+    (InstructorEmbeddings, "inputCols", REQUIRED, ["title", "body"]),
+    (InstructorEmbeddings, "outputCol", REQUIRED, "instructor"),
+    (InstructorEmbeddings, "outputCols", REQUIRED, ["title_vector", "body_vector"]),
+    (InstructorEmbeddings, "model", "instructor_base", "hkunlp/instructor-xl"),
+    (InstructorEmbeddings, "revision", None, "0123abc"),
+    (InstructorEmbeddings, "instruction", "", "Represent the title: "),
+    (InstructorEmbeddings, "instructionCol", None, "instruction"),
+    (InstructorEmbeddings, "batchSize", None, 32),
+    (InstructorEmbeddings, "maxSentenceLength", FROM_CHECKPOINT, 128),
+    (InstructorEmbeddings, "precision", FROM_CHECKPOINT, "bfloat16"),
+    (InstructorEmbeddings, "device", "auto", "cuda"),
+    (InstructorEmbeddings, "longText", "truncate", "average"),
+    (InstructorEmbeddings, "sharedFolder", None, "/mnt/models"),
+    (InstructorEmbeddings, "storageRef", "stage-uid", "titles"),
+    (InstructorEmbeddings, "caseSensitive", False, True),
+    (InstructorEmbeddings, "lazyAnnotator", False, True),
+    (EmbeddingsFinisher, "inputCols", REQUIRED, ["instructor"]),
+    (EmbeddingsFinisher, "outputCols", REQUIRED, ["vectors"]),
+    (EmbeddingsFinisher, "outputAsVector", False, True),
+    (EmbeddingsFinisher, "cleanAnnotations", False, True),
+]
+
+# Stage, Param, a bad value, the error and its text.
+BAD = [
+    (DocumentAssembler, "cleanupMode", "tidy", ValueError, "cleanupMode is 'tidy', expected one of disabled, inplace"),
+    (InstructorEmbeddings, "precision", "float16", ValueError, "precision is 'float16', expected one of float32, bf"),
+    (InstructorEmbeddings, "device", "tpu", ValueError, "device is 'tpu', expected one of auto, cpu, cuda"),
+    (InstructorEmbeddings, "longText", ["average"], ValueError, "longText is .*, expected one of truncate, average"),
+    (InstructorEmbeddings, "batchSize", 0, ValueError, "batchSize is 0, expected at least 1"),
+    (InstructorEmbeddings, "batchSize", 1.5, TypeError, "batchSize"),
+    (InstructorEmbeddings, "batchSize", "8", TypeError, "batchSize"),
+    (InstructorEmbeddings, "maxSentenceLength", 1, ValueError, "maxSentenceLength is 1, expected at least 2"),
+    (InstructorEmbeddings, "inputCols", 1, TypeError, "inputCols"),
+    (InstructorEmbeddings, "caseSensitive", "no", TypeError, "caseSensitive"),
+    (EmbeddingsFinisher, "cleanAnnotations", 1, TypeError, "cleanAnnotations"),
+]
+
+each_param = pytest.mark.parametrize(
+    ("stage", "name", "default", "value"), PARAMS, ids=[f"{stage.__name__}.{name}" for stage, name, *_ in PARAMS]
+)
+
+
+def setter(stage, name):
+    return getattr(stage, f"set{name[0].upper()}{name[1:]}")
+
+
+def getter(stage, name):
+    return getattr(stage, f"get{name[0].upper()}{name[1:]}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_param_is_in_the_table(stage):
+    assert {param.name for param in stage().params} == {name for owner, name, *_ in PARAMS if owner is stage}
+
+
+@each_param
+def test_default(stage, name, default, value):
+    new = stage()
+    if default is REQUIRED:
+        with pytest.raises(ValueError, match=rf"{stage.__name__} needs \w+: call set\w+\("):
+            getter(new, name)()
+    elif default is FROM_CHECKPOINT:
+        assert not new.isDefined(name)
+    else:
+        assert getter(new, name)() == (new.uid if name == "storageRef" else default)
+
+
+def test_defaults_from_the_checkpoint(tiny):
+    stage = InstructorEmbeddings.loadSavedModel(str(tiny))
+    assert (stage.getMaxSentenceLength(), stage.getPrecision(), stage.getDimension()) == (512, "float32", 64)
+
+
+@each_param
+def test_set_and_get(stage, name, default, value):
+    new = stage()
+    from_map = new.copy({getattr(new, name): value})
+    assert setter(new, name)(value) is new
+    for one in (new, new.copy(), from_map, stage(**{name: value})):
+        assert getter(one, name)() == value
+
+
+@each_param
+def test_none_is_not_set(stage, name, default, value):
+    assert not stage(**{name: None}).isSet(name)
+    assert not setter(stage(**{name: value}), name)(None).isSet(name)
+
+
+@pytest.mark.parametrize(("stage", "name", "value", "error", "text"), BAD)
+def test_bad_values(stage, name, value, error, text):
+    new = stage()
+    for attempt in (
+        lambda: stage(**{name: value}),
+        lambda: setter(new, name)(value),
+        lambda: new.copy({getattr(new, name): value}),
+    ):
+        with pytest.raises(error, match=text):
+            attempt()
+    assert not new.isSet(name)
+
+
+@pytest.mark.parametrize("stage", [InstructorEmbeddings, EmbeddingsFinisher])
+@pytest.mark.parametrize("name", ["inputCols", "outputCols"])
+def test_column_names_as_str_varargs_or_list(stage, name):
+    for given in [("a",), (["a"],), (("a",),)]:
+        assert getter(setter(stage(), name)(*given), name)() == ["a"]
+    for given in [("a", "b"), (["a", "b"],)]:
+        assert getter(setter(stage(), name)(*given), name)() == ["a", "b"]
+    assert getter(stage(**{name: "a"}), name)() == ["a"]
+
+
+def test_no_column_names():
+    with pytest.raises(ValueError, match=r"EmbeddingsFinisher needs inputCols: call setInputCols\("):
+        EmbeddingsFinisher(inputCols=[]).getInputCols()
+
+
+def test_finished_columns_have_default_names():
+    assert EmbeddingsFinisher(inputCols=["a", "b"]).getOutputCols() == ["finished_a", "finished_b"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_explain_params(stage):
+    explained = stage().explainParams()
+    assert all(f"{name}: " in explained for owner, name, *_ in PARAMS if owner is stage)
+    assert "device: auto, cpu or cuda; resolved on the executor (default: auto, current: cpu)" in (
+        InstructorEmbeddings(device="cpu").explainParams()
+    )
+
+
+def test_copies_are_apart():
+    stage = InstructorEmbeddings(instruction="one")
+    copied = stage.copy().setInstruction("two")
+    assert (stage.getInstruction(), copied.getInstruction()) == ("one", "two")
+    assert copied.getStorageRef() == stage.uid

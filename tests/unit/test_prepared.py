@@ -1,0 +1,176 @@
+"""The prepared folder: reading, checking and listing it, and giving it its name."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from checkpoints import edit_json, write_checkpoint
+
+from spark_instructor import list_prepared
+from spark_instructor.encoder import prepare
+from spark_instructor.prepared import cache_dir, publish_folder, read_prepared
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "model", num_layers=1)
+
+
+@pytest.fixture
+def prepared(checkpoint, tmp_path):
+    return prepare(checkpoint, into=tmp_path / "prepared")
+
+
+class TestRead:
+    def test_what_it_says(self, prepared):
+        model = read_prepared(prepared)
+        assert (model.path, model.name, model.precision, model.dimension) == (prepared, "model", "float32", 24)
+        assert model.architecture.num_layers == 1
+        assert model.key == f"model-float32-{model.hash[:16]}"
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "prepared.json"])
+    def test_missing_file(self, prepared, name):
+        (prepared / name).unlink()
+        with pytest.raises(FileNotFoundError, match=name) as raised:
+            read_prepared(prepared)
+        assert str(prepared) in str(raised.value)
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+    def test_cut_file(self, prepared, name):
+        os.truncate(prepared / name, 100)
+        with pytest.raises(ValueError, match=rf"{name} has 100 bytes, expected .* Delete the folder"):
+            read_prepared(prepared)
+
+    def test_missing_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere is not a prepared model"):
+            read_prepared(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"[]", b"null", b"{}", b'{"format_version": 1}', b'{"format_version": 1', b"\xff\xfe"]
+    )
+    def test_damaged_manifest(self, prepared, content):
+        (prepared / "prepared.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"prepared\.json is damaged .* prepare it again"):
+            read_prepared(prepared)
+
+    @pytest.mark.parametrize("changes", [{"architecture": {"d_model": 1}}, {"architecture": 3}], ids=str)
+    def test_wrong_kind_in_manifest(self, prepared, changes):
+        edit_json(prepared / "prepared.json", **changes)
+        with pytest.raises(ValueError, match=r"prepared\.json is damaged"):
+            read_prepared(prepared)
+
+    def test_another_format_version(self, prepared):
+        edit_json(prepared / "prepared.json", format_version=99)
+        with pytest.raises(ValueError, match=r"format version 99; .* reads version 1\. Install the same version"):
+            read_prepared(prepared)
+
+    def test_later_fields_are_ignored(self, prepared):
+        before = read_prepared(prepared)
+        edit_json(prepared / "prepared.json", a_later_field=1)
+        assert read_prepared(prepared) == before
+
+    def test_verify(self, prepared):
+        """Sizes are looked at always; contents only on demand."""
+        read_prepared(prepared).verify()
+        with (prepared / "model.safetensors").open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"x")
+        with pytest.raises(ValueError, match=r"model\.safetensors was changed after it was prepared"):
+            read_prepared(prepared).verify()
+
+
+class TestList:
+    def test_by_name(self, checkpoint, tmp_path):
+        for name, precision in (("b", "float32"), ("a", "bfloat16")):
+            prepare(checkpoint, precision, into=tmp_path / name)
+        (tmp_path / "file").write_text("")
+        (tmp_path / "folder").mkdir()
+        assert [(model.path.name, model.precision) for model in list_prepared(tmp_path)] == [
+            ("a", "bfloat16"),
+            ("b", "float32"),
+        ]
+
+    def test_cache(self, monkeypatch, checkpoint, tmp_path):
+        monkeypatch.setenv("HF_HOME", str(tmp_path))
+        assert list_prepared() == []
+        path = prepare(checkpoint)
+        assert [model.path for model in list_prepared()] == [path]
+
+    def test_half_written_is_not_listed(self, prepared):
+        with publish_folder(prepared.parent / "new") as new:
+            for file in prepared.iterdir():
+                (new / file.name).write_bytes(file.read_bytes())
+            assert [model.path for model in list_prepared(prepared.parent)] == [prepared]
+        assert len(list_prepared(prepared.parent)) == 2
+
+    def test_one_bad_folder(self, prepared, checkpoint):
+        """It does not hide the others, and is not passed over in silence."""
+        bad = prepare(checkpoint, into=prepared.parent / "bad")
+        edit_json(bad / "prepared.json", format_version=99)
+        with pytest.warns(UserWarning, match=r"bad has format version 99"):
+            assert [model.path for model in list_prepared(prepared.parent)] == [prepared]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            (bad / "prepared.json").unlink()
+            list_prepared(prepared.parent)
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"HF_HOME": "/models"}, "/models/spark_instructor"),
+        ({"HF_HOME": "~/models"}, "~/models/spark_instructor"),
+        ({"XDG_CACHE_HOME": "/cache"}, "/cache/huggingface/spark_instructor"),
+        ({}, "~/.cache/huggingface/spark_instructor"),
+    ],
+    ids=str,
+)
+def test_cache_dir(monkeypatch, tmp_path, variables, folder):
+    """Beside the hub's own cache, wherever that is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_dir() == Path(folder).expanduser()
+
+
+class TestPublish:
+    def test_takes_its_name_at_the_end(self, tmp_path):
+        final = tmp_path / "a" / "b"
+        with publish_folder(final) as new:
+            (new / "file").write_text("content")
+            assert not final.exists()
+        assert (final / "file").read_text() == "content"
+        assert list(final.parent.iterdir()) == [final]
+
+    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+    def test_leaves_nothing_after_an_error(self, tmp_path, error):
+        with pytest.raises(error), publish_folder(tmp_path / "final") as new:
+            (new / "file").write_text("content")
+            raise error
+        assert list(tmp_path.iterdir()) == []
+
+    def test_first_one_stays(self, prepared):
+        before = {path.name: path.stat().st_ino for path in prepared.iterdir()}
+        with publish_folder(prepared) as new:
+            (new / "prepared.json").write_text("{}")
+        assert {path.name: path.stat().st_ino for path in prepared.iterdir()} == before
+        assert list(prepared.parent.iterdir()) == [prepared]
+
+    def test_does_not_replace_another_folder(self, tmp_path):
+        (tmp_path / "final").mkdir()
+        (tmp_path / "final" / "mine").write_text("content")
+        with pytest.raises(OSError, match="final"), publish_folder(tmp_path / "final") as new:
+            (new / "prepared.json").write_text("{}")
+        assert [path.name for path in (tmp_path / "final").iterdir()] == ["mine"]
+
+
+def test_needs_no_torch(prepared):
+    """The driver's side reads manifests; it should not pay for torch."""
+    code = "import sys; from spark_instructor.prepared import read_prepared; read_prepared(sys.argv[1]); "
+    code += "assert not {'torch', 'numpy', 'pyspark'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code, prepared], check=True)

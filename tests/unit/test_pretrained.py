@@ -1,0 +1,195 @@
+"""Names to folders: known names, paths, and downloads from a hub on loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from fake_hub import FakeHub
+
+from spark_instructor import known_models
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.pretrained import _from_hub, checkpoint_folder
+
+REPOSITORY = "someone/instructor-small"
+
+
+class TestNames:
+    def test_known_models(self):
+        """Spark NLP's names, with the hub's ids and the widths of those checkpoints."""
+        assert {(one.name, one.source, one.dimension) for one in known_models()} >= {
+            ("instructor_base", "hkunlp/instructor-base", 768),
+            ("instructor_large", "hkunlp/instructor-large", 768),
+            ("instructor_xl", "hkunlp/instructor-xl", 768),
+        }
+
+    def test_packaged_model(self):
+        (packaged,) = (one for one in known_models() if one.source == "packaged")
+        model = InstructorModel.load(prepare(checkpoint_folder(packaged.name)))
+        assert model.dimension == packaged.dimension
+        assert model.encode("", ["a text"]).any()
+
+    @pytest.mark.parametrize("name", ["instructor_huge", "", "instructor-base"])
+    def test_unknown_name(self, name):
+        with pytest.raises(ValueError, match=f"unknown model '{name}'") as raised:
+            checkpoint_folder(name)
+        assert all(one.name in str(raised.value) for one in known_models())
+
+    @pytest.mark.parametrize(
+        ("name", "hub_id"),
+        [
+            ("instructor_base", "hkunlp/instructor-base"),
+            ("hkunlp/instructor-large", "hkunlp/instructor-large"),
+            ("sentence-transformers/gtr-t5-base", "sentence-transformers/gtr-t5-base"),
+        ],
+    )
+    def test_what_is_asked_of_the_hub(self, monkeypatch, tmp_path, name, hub_id):
+        asked = []
+        monkeypatch.setattr("spark_instructor.pretrained._from_hub", lambda *args: asked.append(args) or tmp_path)
+        assert checkpoint_folder(name, "v1") == tmp_path
+        assert asked == [(hub_id, "v1")]
+
+
+class TestFolders:
+    @pytest.mark.parametrize("spelling", ["{}", "file:{}", "file://{}"])
+    def test_path_or_uri(self, tmp_path, spelling):
+        folder = tmp_path / "a model"
+        folder.mkdir()
+        assert checkpoint_folder(spelling.format(folder)) == folder
+
+    def test_relative_and_home(self, monkeypatch, tmp_path):
+        (tmp_path / "owner" / "model").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        # A folder that is there comes before a hub id that reads the same.
+        assert checkpoint_folder("owner/model") == checkpoint_folder("./owner/model") == Path("owner/model")
+        assert checkpoint_folder("~/owner/model") == tmp_path / "owner" / "model"
+
+    @pytest.mark.parametrize("spelling", ["dbfs:/Volumes/main/models/base", "/Volumes/main/models/base"])
+    def test_volumes(self, monkeypatch, spelling):
+        monkeypatch.setattr(Path, "is_dir", lambda path: str(path).startswith("/Volumes/main"))
+        assert checkpoint_folder(spelling) == Path("/Volumes/main/models/base")
+
+    @pytest.mark.parametrize(
+        "missing",
+        [
+            "/no/such/model",
+            "./no/model",
+            "../model",
+            "file:/no/such",
+            "dbfs:/Volumes/no/such",
+            "dbfs:/no",
+            "a/b/c",
+            "C:\\m",
+        ],
+    )
+    def test_missing(self, missing):
+        with pytest.raises(FileNotFoundError, match="there is no checkpoint folder"):
+            checkpoint_folder(missing)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """Three revisions of one repository, each with other weights, and things that nobody needs."""
+    root = tmp_path_factory.mktemp("hub")
+    revisions = {
+        "main": write_checkpoint(root / "main", dimension=10),
+        "bin-only": write_checkpoint(root / "bin-only", dimension=11, stored_as="bin"),
+        "sharded": write_checkpoint(root / "sharded", dimension=12, stored_as="sharded"),
+    }
+    (root / "main" / "pytorch_model.bin").write_bytes(b"the same weights once more")
+    for folder in revisions.values():
+        (folder / "tf_model.h5").write_bytes(b"weights for others")
+        (folder / "onnx").mkdir()
+        (folder / "onnx" / "model.onnx").write_bytes(b"weights for others")
+    with FakeHub(REPOSITORY, revisions).serving() as hub:
+        yield hub
+
+
+def get_folder(home, hub_id, revision=None, **variables):
+    """Ask for a folder in a process of its own, since huggingface_hub reads its settings when it is imported."""
+    code = """
+import json, sys
+from spark_instructor.pretrained import checkpoint_folder
+try:
+    print(json.dumps([str(checkpoint_folder(*json.loads(sys.argv[1])))]))
+except Exception as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+"""
+    proxies = {name for name in os.environ if name.lower().endswith("_proxy")}
+    environment = {name: value for name, value in os.environ.items() if name not in proxies}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([hub_id, revision])],
+        env={**environment, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def unreachable():
+    """The address of a port where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+class TestHub:
+    @pytest.mark.parametrize(
+        ("revision", "dimension", "weights"),
+        [
+            (None, 10, {"model.safetensors"}),
+            ("main", 10, {"model.safetensors"}),
+            ("bin-only", 11, {"pytorch_model.bin"}),
+            ("sharded", 12, {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}),
+        ],
+    )
+    def test_download(self, hub, tmp_path, revision, dimension, weights):
+        """The revision asked for, in safetensors where there are any, and nothing that is not needed."""
+        hub.downloaded.clear()
+        (folder,) = get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=hub.url)
+        assert tmp_path in Path(folder).parents
+        large = {name for name in hub.downloaded if "/" not in name and not name.endswith((".json", "spiece.model"))}
+        assert large == weights
+        assert not any("onnx" in name for name in hub.downloaded)
+        prepared = prepare(folder)
+        assert prepared.name.startswith("instructor-small-float32-")
+        assert InstructorModel.load(prepared).dimension == dimension
+
+    @pytest.mark.parametrize("revision", ["main", "bin-only"])
+    def test_filled_cache(self, hub, unreachable, tmp_path, revision):
+        """Downloaded once, it is there offline and while the hub is down; by commit the hub is not even asked."""
+        first = get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=hub.url)
+        hub.downloaded.clear()
+        assert get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=hub.url) == first
+        assert hub.downloaded == []
+        assert get_folder(tmp_path, REPOSITORY, revision, HF_HUB_OFFLINE="1") == first
+        assert get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=unreachable) == first
+        assert get_folder(tmp_path, REPOSITORY, hub.commit_of[revision], HF_HUB_OFFLINE="1") == first
+
+    @pytest.mark.parametrize("how", ["offline", "unreachable"])
+    def test_empty_cache(self, unreachable, tmp_path, how):
+        variables = {"HF_HUB_OFFLINE": "1"} if how == "offline" else {"HF_ENDPOINT": unreachable}
+        error, says = get_folder(tmp_path, REPOSITORY, **variables)
+        assert error == "ConnectionError"
+        assert f"{REPOSITORY} is not in the local cache" in says
+        assert "copy its HF_HOME here" in says
+        assert "pass its path" in says
+
+    @pytest.mark.parametrize(("hub_id", "revision"), [("someone/else", None), (REPOSITORY, "v9")])
+    def test_not_on_the_hub(self, hub, tmp_path, hub_id, revision):
+        error, says = get_folder(tmp_path, hub_id, revision, HF_ENDPOINT=hub.url)
+        assert error == "ValueError"
+        assert f"the hub has no {hub_id} at revision {revision or 'main'}" in says
+
+    def test_without_huggingface_hub(self, monkeypatch):
+        """Only a download needs it."""
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+        with pytest.raises(ImportError, match=r"pip install 'spark-instructor-embeddings\[hub\]'"):
+            _from_hub(REPOSITORY, "of this test")
