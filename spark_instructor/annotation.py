@@ -71,6 +71,11 @@ def column(name: str) -> Column:
     return F.col(quoted(name))
 
 
+def utf16_length(text: Column) -> Column:
+    """Length of a string column in UTF-16 units, as Java counts."""
+    return (F.octet_length(F.encode(text, "UTF-16BE")) / 2).cast("int")
+
+
 def same_type(found: DataType, expected: DataType) -> bool:
     """Whether two types are equal but for nullability, which Parquet drops."""
     if isinstance(found, ArrayType) and isinstance(expected, ArrayType):

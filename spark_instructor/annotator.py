@@ -35,6 +35,7 @@ from .annotation import (
     column,
     input_field,
     is_annotations,
+    utf16_length,
     with_columns,
 )
 from .params import (
@@ -57,7 +58,7 @@ from .params import (
 )
 from .persistence import PersistentStage
 from .prepared import TOKENIZER, PreparedModel, cache_dir, is_prepared, publish_folder, read_prepared
-from .pretrained import checkpoint_folder
+from .pretrained import checkpoint_folder, local_path
 from .shipping import ship
 from .worker import Job, Shipped, cached_model, embed_frame, embedding_udf, torch_device
 
@@ -115,9 +116,9 @@ class InstructorEmbeddings(
         *,
         model: str | None = None,
         revision: str | None = None,
-        inputCols: list[str] | None = None,
+        inputCols: str | list[str] | None = None,
         outputCol: str | None = None,
-        outputCols: list[str] | None = None,
+        outputCols: str | list[str] | None = None,
         instruction: str | None = None,
         instructionCol: str | None = None,
         batchSize: int | None = None,
@@ -183,7 +184,7 @@ class InstructorEmbeddings(
         if folder is None or not is_prepared(folder):
             folder = prepare(self._checkpoint(), self.getPrecision())
             if shared is not None:
-                folder = prepare(folder, self.getPrecision(), into=Path(shared, folder.name))
+                folder = prepare(folder, self.getPrecision(), into=local_path(shared) / folder.name)
             self._prepared_folders[asked] = folder
         return read_prepared(folder)
 
@@ -290,24 +291,21 @@ class InstructorEmbeddings(
             )
         prepared = self._prepared()
         self._check_limits(prepared)
-        names = self.getInputCols()
-        cells = [[_with_text(cell) for cell in rows[name]] for name in names]
-        texts = [[_local_texts(cell) for cell in column_cells] for column_cells in cells]
+        cells = [[_with_text(cell) for cell in rows[name]] for name in self.getInputCols()]
+        texts = [[_local_texts(cell) for cell in of_column] for of_column in cells]
         job = self._job(
             Shipped(prepared.name, prepared.key, str(prepared.path), None),
-            nested=[any(isinstance(cell, list) for cell in column_texts) for column_texts in texts],
+            nested=[any(isinstance(cell, list) for cell in of_column) for of_column in texts],
             counted=True,
         )
-        model = cached_model(str(prepared.path), torch_device(job.device))
-        frame = pd.DataFrame({i: pd.Series(column_texts, dtype=object) for i, column_texts in enumerate(texts)})
-        embedded = embed_frame(model, job, frame)
-        outputs = self._output_names()
+        frame = pd.DataFrame({i: pd.Series(of_column, dtype=object) for i, of_column in enumerate(texts)})
+        embedded = embed_frame(cached_model(str(prepared.path), torch_device(job.device)), job, frame)
         added = {
             output: [
-                _local_result(cell, *values)
-                for cell, *values in zip(cells[i], embedded[f"v{i}"], embedded[f"n{i}"], embedded[f"t{i}"], strict=True)
+                _local_result(cell, *raw)
+                for cell, *raw in zip(cells[i], *(embedded[f"{kind}{i}"] for kind in "vnt"), strict=True)
             ]
-            for i, output in enumerate(outputs)
+            for i, output in enumerate(self._output_names())
         }
         return {**rows, **added}
 
@@ -360,7 +358,7 @@ def _result(field: StructField, raw: Column, once: Column, i: int) -> Column:
             F.lit(SENTENCE_EMBEDDINGS).alias("annotatorType"),
             # Not null after Parquet either, which the cast to the full type asks for.
             F.coalesce(one["begin"], F.lit(0)).alias("begin"),
-            F.coalesce(one["end"], F.length(one["result"]) - 1, F.lit(-1)).alias("end"),
+            F.coalesce(one["end"], utf16_length(one["result"]) - 1, F.lit(-1)).alias("end"),
             one["result"].alias("result"),
             F.map_concat(kept, tokens, cut).alias("metadata"),
             F.get(vectors, at).alias("embeddings"),
@@ -374,27 +372,27 @@ def _annotator_type(field: StructField) -> dict[str, str]:
     return {"annotatorType": SENTENCE_EMBEDDINGS} if is_annotations(field) else {}
 
 
-def _with_text(cell: Any) -> Any:
-    """A cell in Python without the annotations that have no text."""
-    return [one for one in cell if not isinstance(one, Annotation) or one.result] if isinstance(cell, list) else cell
+def _with_text(cell: str | list[Annotation]) -> str | list[Annotation]:
+    """A cell of LightPipeline, without the annotations that have no text."""
+    return [one for one in cell if one.result] if isinstance(cell, list) else cell
 
 
-def _local_texts(cell: Any) -> Any:
-    return [one.result if isinstance(one, Annotation) else one for one in cell] if isinstance(cell, list) else cell
+def _local_texts(cell: str | list[Annotation]) -> str | list[str]:
+    return [one.result for one in cell] if isinstance(cell, list) else cell
 
 
-def _local_result(cell: Any, vectors: Any, tokens: Any, truncated: Any) -> Any:
-    """The output for one cell in Python, with floats in lists."""
+def _local_result(cell: str | list[Annotation], vectors: Any, tokens: Any, truncated: Any) -> list[Any]:
+    """The output for one cell of LightPipeline: a vector as a list of floats, or annotations with theirs."""
     if not isinstance(cell, list):
-        return None if vectors is None else vectors.tolist()
+        return list(vectors.tolist())
     return [
-        _embedded(one, vector.tolist(), count, cut) if isinstance(one, Annotation) else vector.tolist()
+        Annotation(
+            SENTENCE_EMBEDDINGS,
+            one.begin,
+            one.end,
+            one.result,
+            {**one.metadata, "tokens": str(count), **({"truncated": "true"} if cut else {})},
+            vector.tolist(),
+        )
         for one, vector, count, cut in zip(cell, vectors, tokens, truncated, strict=True)
     ]
-
-
-def _embedded(one: Annotation, vector: list[float], tokens: int, truncated: bool) -> Annotation:
-    metadata = {**one.metadata, "tokens": str(tokens)}
-    if truncated:
-        metadata["truncated"] = "true"
-    return Annotation(SENTENCE_EMBEDDINGS, one.begin, one.end, one.result, metadata, vector)

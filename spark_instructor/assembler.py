@@ -22,6 +22,7 @@ from .annotation import (
     check_type,
     column,
     input_field,
+    utf16_length,
     with_columns,
 )
 from .params import HasCleanupMode, HasIdCol, HasInputCol, HasMetadataCol, HasOutputCol
@@ -123,7 +124,6 @@ class DocumentAssembler(
 
 
 def _document(text: Column, index: Column, extra: Column, own: Sequence[Column]) -> Column:
-    utf16_units = (F.octet_length(F.encode(text, "UTF-16BE")) / 2).cast("int")
     taken = ["sentence", "id"] if own else ["sentence"]
     metadata = F.map_concat(
         F.map_filter(extra, lambda key, _: ~key.isin(*taken)),
@@ -132,7 +132,7 @@ def _document(text: Column, index: Column, extra: Column, own: Sequence[Column])
     return F.struct(
         F.lit(DOCUMENT).alias("annotatorType"),
         F.lit(0).alias("begin"),
-        F.coalesce(utf16_units - 1, F.lit(-1)).alias("end"),  # never null, but Spark cannot know
+        F.coalesce(utf16_length(text) - 1, F.lit(-1)).alias("end"),  # never null, but Spark cannot know
         text.alias("result"),
         metadata.alias("metadata"),
         F.array().cast(VECTOR).alias("embeddings"),

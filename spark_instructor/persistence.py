@@ -7,6 +7,7 @@ model's files where Spark's metadata lands: a local path, any URI, a Databricks 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from pyspark.ml.util import (
     MLWritable,
     MLWriter,
 )
+from pyspark.sql import DataFrame
 
 FORMAT_VERSION = 1
 _SECTION = "sparkInstructor"  # our part of the metadata, beside Spark's own
@@ -29,6 +31,9 @@ _SECTION = "sparkInstructor"  # our part of the metadata, beside Spark's own
 # Spark Connect at its default heap takes rows and requests of this size, and not much larger ones.
 _PIECE_BYTES = 1 << 20
 _PIECES_A_BATCH = 16
+
+_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
+_INTERRUPTED = "Was the save interrupted? Save the stage again."
 
 
 class PersistentStage(Params, MLReadable[Any], MLWritable):
@@ -93,9 +98,13 @@ class StageReader(MLReader[Any]):
     def load(self, path: str) -> Any:
         """Load a stage.
 
-        Raises ValueError where ``path`` holds another class, a newer format, or an incomplete stage.
+        Raises ValueError where ``path`` holds another class, a newer format, or an incomplete stage, and
+        where its files are not what was saved.
         """
-        metadata = json.loads(self.sparkSession.read.text(f"{path}/metadata").first()[0])  # type: ignore[index]
+        line = self.sparkSession.read.text(f"{path}/metadata").first()
+        if line is None:
+            raise ValueError(f"{path} is incomplete: its metadata is empty. {_INTERRUPTED}")
+        metadata = json.loads(line[0])
         expected = f"{self._cls.__module__}.{self._cls.__name__}"
         if metadata["class"] != expected:
             raise ValueError(f"{path} holds a {metadata['class']}, expected a {expected}")
@@ -109,24 +118,35 @@ class StageReader(MLReader[Any]):
         stage._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(stage, metadata)
         if "files" in own:
-            stage._take_files(own["files"]["folder"], self._read_pieces(path, own["files"]["batches"]))
+            files = own["files"]
+            self._batch(path, files["batches"] - 1)  # written last: a save that was interrupted lacks it
+            stage._take_files(_checked_name(files["folder"], path), self._read_pieces(path, files["batches"]))
         return stage
 
     def _read_pieces(self, path: str, batches: int) -> Iterator[tuple[str, bytes]]:
         for number in range(batches):
-            try:
-                rows = self.sparkSession.read.parquet(_batch_path(path, number)).collect()
-            except AnalysisException as error:
-                raise ValueError(
-                    f"{path} is incomplete: {_batch_path(path, number)} is missing, of {batches} parts. Was the save "
-                    "interrupted? Save the stage again."
-                ) from error
-            for row in sorted(rows, key=lambda row: row.piece):
-                yield row.file, bytes(row.content)
+            for row in sorted(self._batch(path, number).collect(), key=lambda row: row.piece):
+                yield _checked_name(row.file, path), bytes(row.content)
+
+    def _batch(self, path: str, number: int) -> DataFrame:
+        batch = _batch_path(path, number)
+        try:
+            rows = self.sparkSession.read.parquet(batch)
+            _ = rows.schema  # Spark Connect looks for the folder only now
+        except AnalysisException as error:
+            raise ValueError(f"{path} is incomplete: {batch} is missing. {_INTERRUPTED}") from error
+        return rows
 
 
 def _batch_path(path: str, number: int) -> str:
     return f"{path}/files/{number:05d}"
+
+
+def _checked_name(name: str, path: str) -> str:
+    """A name that stays in its folder; ValueError for any other, which nothing here has written."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{path} names a file {name!r}, which no stage saves. Do not load it.")
+    return name
 
 
 def _pieces(folder: Path) -> Iterator[tuple[int, str, bytes]]:

@@ -20,7 +20,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +172,7 @@ def write_manifest(
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of one file, in hex; read once in a process while its size and time of change stay."""
-    status = path.stat()
-    return _hash_of_content(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _hash_of_content(path: Path, _size: int, _mtime_ns: int) -> str:
+    """SHA-256 of one file, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -54,7 +54,7 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     known = {one.name: one for one in _KNOWN}.get(model)
     if known is not None:
         return _PACKAGED / known.name if known.source == "packaged" else _from_hub(known.source, revision)
-    path = _local_path(model)
+    path = local_path(model)
     if model and path.is_dir():
         return path
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
@@ -65,8 +65,9 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     raise ValueError(f"unknown model {model!r}: expected one of {names}, a hub id (owner/name) or a folder")
 
 
-def _local_path(model: str) -> Path:
-    return Path(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", model)).expanduser()
+def local_path(path: str) -> Path:
+    """A path given as such, as a ``file:`` URI, or as a Volume's ``dbfs:`` URI."""
+    return Path(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path)).expanduser()
 
 
 @cache  # one session keeps to one revision, and asks the hub once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import threading
 import weakref
 import zipfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from .worker import Shipped
 
 # The archives that each application (classic) or session (Connect) was sent: a second time is an error.
 _sent: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+_sending = threading.Lock()
 
 
 def ship(spark: SparkSession, model: PreparedModel, shared: bool = False) -> Shipped:
@@ -30,27 +32,32 @@ def ship(spark: SparkSession, model: PreparedModel, shared: bool = False) -> Shi
     if shared or model.path.is_relative_to("/Volumes") or _is_local(spark):
         return Shipped(name=model.name, key=model.key, path=str(model.path), archive=None)
     archive = f"{model.key}.zip"
-    sent = _sent.setdefault(spark if is_connect(spark) else spark.sparkContext, set())
-    if archive not in sent:
-        if is_connect(spark):
-            with tempfile.TemporaryDirectory() as folder:
-                spark.addArtifacts(str(_zipped(model, Path(folder, archive))), archive=True)
-        else:
-            folder = tempfile.mkdtemp(prefix="spark_instructor-")
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-            spark.sparkContext.addArchive(str(_zipped(model, Path(folder, archive))))
-        sent.add(archive)
+    with _sending:
+        sent = _sent.setdefault(spark if _is_connect(spark) else spark.sparkContext, set())
+        if archive not in sent:
+            _send(spark, model, archive)
+            sent.add(archive)
     return Shipped(name=model.name, key=model.key, path=None, archive=archive)
 
 
-def is_connect(spark: SparkSession) -> bool:
+def _send(spark: SparkSession, model: PreparedModel, archive: str) -> None:
+    if _is_connect(spark):
+        with tempfile.TemporaryDirectory() as folder:
+            spark.addArtifacts(str(_zipped(model, Path(folder, archive))), archive=True)
+    else:
+        folder = tempfile.mkdtemp(prefix="spark_instructor-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        spark.sparkContext.addArchive(str(_zipped(model, Path(folder, archive))))
+
+
+def _is_connect(spark: SparkSession) -> bool:
     """Whether this is a Spark Connect session, which has no SparkContext."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def _is_local(spark: SparkSession) -> bool:
     """Whether the executors are in the driver's own JVM. A Connect server may be anywhere."""
-    if is_connect(spark):
+    if _is_connect(spark):
         return False
     master = str(spark.sparkContext.master)
     return master.startswith("local") and not master.startswith("local-cluster")

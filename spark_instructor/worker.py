@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .prepared import is_prepared, publish_folder
+from .prepared import is_prepared, publish_folder, read_prepared
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
@@ -80,8 +80,8 @@ def embedding_udf(job: Job, returns: StructType) -> Any:
             from spark_instructor import worker
 
             run = worker.embed_frames(plain, frames)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"{error}. {how_to_install}", name=error.name) from error
+        except ImportError as error:
+            raise ImportError(f"{error}. {how_to_install}", name=error.name) from error
         yield from run
 
     return pandas_udf(embed, returns)  # type: ignore[call-overload]  # its stubs know no kind inferred from hints
@@ -115,16 +115,14 @@ def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.Dat
         long_text=job.long_text,
         max_batch=job.max_batch,
     )
-    result: dict[str, pd.Series[Any]] = {}
-    start = 0
+    vectors, tokens, truncated = iter(encoded.vectors), iter(encoded.tokens.tolist()), iter(encoded.truncated.tolist())
+    result: pd.DataFrame = pd.DataFrame(index=range(len(frame)))
     for i, column in enumerate(columns):
-        own = slice(start, start + len(column.texts))
-        start = own.stop
-        result[f"v{i}"] = column.rows(list(encoded.vectors[own]))
+        result[f"v{i}"] = column.rows(vectors)
         if job.counted:
-            result[f"n{i}"] = column.rows(encoded.tokens[own].tolist())
-            result[f"t{i}"] = column.rows(encoded.truncated[own].tolist())
-    return pd.DataFrame(result)
+            result[f"n{i}"] = column.rows(tokens)
+            result[f"t{i}"] = column.rows(truncated)
+    return result
 
 
 class _Column:
@@ -143,12 +141,10 @@ class _Column:
             return None if value is None else [None if pd.isna(text) else text for text in value]
         return None if pd.isna(value) else [value]
 
-    def rows(self, values: Sequence[Any]) -> pd.Series[Any]:
-        """Give each row its value, or the list of its values, nulls where the texts had them."""
-        following = iter(values)
+    def rows(self, values: Iterator[Any]) -> pd.Series[Any]:
+        """Take a value for each text, and give each row its own or the list of its own, nulls where texts were null."""
         rows = [
-            None if cell is None else [None if text is None else next(following) for text in cell]
-            for cell in self._cells
+            None if cell is None else [None if text is None else next(values) for text in cell] for cell in self._cells
         ]
         return pd.Series(rows if self._nested else [row if row is None else row[0] for row in rows], dtype=object)
 
@@ -216,21 +212,30 @@ def locate(shipped: Shipped) -> Path:
         return Path(shipped.path)
 
     kept = _host_cache() / shipped.key
-    if is_prepared(kept):
-        return kept
-    with _locked(kept):
-        if not is_prepared(kept):
-            with publish_folder(kept) as new:
-                for file in _unpacked(shipped).iterdir():
-                    _link(file, new / file.name)
+    if not _is_whole(kept):
+        with _locked(kept):
+            if not _is_whole(kept):
+                shutil.rmtree(kept, ignore_errors=True)  # what a cleaner of temporary files left of it
+                with publish_folder(kept) as new:
+                    for file in _unpacked(shipped).iterdir():
+                        _link(file, new / file.name)
     return kept
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a prepared folder has all its files at their full length."""
+    try:
+        read_prepared(folder)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _host_cache() -> Path:
     """The user's folder for models on this host, outside any application's own folders."""
     folder = Path(tempfile.gettempdir(), f"spark_instructor-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    if folder.lstat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR for the executors")
     return folder
 
@@ -247,13 +252,13 @@ def _unpacked(shipped: Shipped) -> Path:
     """Where Spark unpacked the shipped archive for this executor."""
     from pyspark import SparkFiles
 
-    folder = Path(SparkFiles.getRootDirectory(), str(shipped.archive))
+    folder = Path(SparkFiles.getRootDirectory(), str(shipped.archive)).absolute()
     if not is_prepared(folder):
         raise FileNotFoundError(
             f"the model '{shipped.name}' did not reach this host: expected it at {folder}. It was shipped as an "
             "archive by the session that made this DataFrame; transform again in the running session."
         )
-    return folder
+    return read_prepared(folder).path
 
 
 def _link(file: Path, target: Path) -> None:

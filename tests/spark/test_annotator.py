@@ -1,0 +1,277 @@
+"""InstructorEmbeddings.transform: the contract's schema, every kind of input column, and its settings."""
+
+import json
+
+import numpy as np
+import pytest
+from pyspark.ml import Pipeline
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
+
+import spark_instructor.encoder
+from spark_instructor import DocumentAssembler, InstructorEmbeddings
+from spark_instructor.annotation import ANNOTATIONS
+from spark_instructor.encoder import InstructorModel, prepare
+
+TOLERANCE = 1e-5
+LONG = "one text of many words, " * 120
+
+# As Spark's JVM writes the type: reference/contract of Spark NLP's Annotation.dataType.
+ANNOTATION_JSON = json.loads("""
+    {"type": "array", "containsNull": true, "elementType": {"type": "struct", "fields": [
+        {"name": "annotatorType", "type": "string", "nullable": true, "metadata": {}},
+        {"name": "begin", "type": "integer", "nullable": false, "metadata": {}},
+        {"name": "end", "type": "integer", "nullable": false, "metadata": {}},
+        {"name": "result", "type": "string", "nullable": true, "metadata": {}},
+        {"name": "metadata", "nullable": true, "metadata": {}, "type":
+            {"type": "map", "keyType": "string", "valueType": "string", "valueContainsNull": true}},
+        {"name": "embeddings", "nullable": true, "metadata": {}, "type":
+            {"type": "array", "elementType": "float", "containsNull": false}}
+    ]}}
+""")
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return InstructorModel.load(prepare(tiny))
+
+
+@pytest.fixture(scope="module")
+def vector(model):
+    """One text's vector, embedded alone."""
+    return lambda text, instruction="": model.encode(instruction, [text])[0]
+
+
+def assert_vector(found, wanted):
+    np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0)
+
+
+def embedder(tiny, inputs, output="vector"):
+    return InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols(inputs).setOutputCol(output)
+
+
+def annotation(result, begin=0, end=None, metadata=None):
+    end = len(result or "") - 1 if end is None else end
+    return ("document", begin, end, result, {"sentence": "0"} if metadata is None else metadata, [])
+
+
+def test_spark_nlp_code(spark, vector):
+    """A Spark NLP user's code, with this package's imports and the packaged model."""
+    documentAssembler = DocumentAssembler().setInputCol("text").setOutputCol("documents")
+    embeddings = (
+        InstructorEmbeddings.pretrained("instructor_tiny", "en")
+        .setInstruction("Instruction here: ")
+        .setInputCols(["documents"])
+        .setOutputCol("instructor")
+    )
+    pipeline = Pipeline().setStages([documentAssembler, embeddings])
+    data = spark.createDataFrame([["Some text."], [""], [None]]).toDF("text")
+    result = pipeline.fit(data).transform(data)
+
+    assert result.columns == ["text", "documents", "instructor"]
+    of_documents, of_output = result.schema.jsonValue()["fields"][1:]
+    assert of_documents == {
+        "name": "documents",
+        "type": ANNOTATION_JSON,
+        "nullable": False,
+        "metadata": {"annotatorType": "document"},
+    }
+    assert of_output == {
+        "name": "instructor",
+        "type": ANNOTATION_JSON,
+        "nullable": False,
+        "metadata": {"annotatorType": "sentence_embeddings", "dimension": 64, "ref": embeddings.uid},
+    }
+
+    rows = {row.text: row.instructor for row in result.collect()}
+    assert rows[""] == rows[None] == []
+    (found,) = rows["Some text."]
+    assert_vector(found.embeddings, vector("Some text.", "Instruction here: "))
+    assert (found.annotatorType, found.begin, found.end, found.result) == ("sentence_embeddings", 0, 9, "Some text.")
+    assert found.metadata.keys() == {"sentence", "tokens"}
+
+
+VECTOR = ArrayType(FloatType(), containsNull=False)
+
+
+@pytest.mark.parametrize("nullable", [True, False])
+@pytest.mark.parametrize(
+    ("input_type", "output_type"),
+    [
+        (StringType(), VECTOR),
+        (ArrayType(StringType(), True), ArrayType(VECTOR, True)),
+        (ArrayType(StringType(), False), ArrayType(VECTOR, True)),
+        (ANNOTATIONS, ANNOTATIONS),
+    ],
+    ids=["string", "array", "array without nulls", "annotations"],
+)
+def test_output_type(spark, tiny, input_type, output_type, nullable):
+    nothing = spark.createDataFrame([], StructType([StructField("in", input_type, nullable)]))
+    field = embedder(tiny, "in").setStorageRef("mine").transform(nothing).schema["vector"]
+    assert field.dataType == output_type
+    assert field.nullable or not nullable
+    kind = {"annotatorType": "sentence_embeddings"} if output_type == ANNOTATIONS else {}
+    assert field.metadata == {**kind, "dimension": 64, "ref": "mine"}
+
+
+MIXED = [
+    # id, text, texts, annotations, instruction
+    (0, "one", ["a", "b c"], [annotation("first"), annotation("second")], "Represent: "),
+    (1, None, None, None, "Represent: "),
+    (2, "", [], [], None),
+    (3, "four", ["", None, "d"], [annotation(""), annotation(None), None, annotation("third")], ""),
+    (4, "five", [None], [annotation("fourth")], "Another: "),
+    (5, LONG, [LONG, "e"], [annotation(""), annotation(LONG)], None),
+    (6, "six", None, [], "Represent: "),
+]
+MIXED_SCHEMA = StructType(
+    [
+        StructField("id", StringType()),
+        StructField("text", StringType()),
+        StructField("texts", ArrayType(StringType())),
+        StructField("annotations", ANNOTATIONS),
+        StructField("instruction", StringType()),
+    ]
+)
+
+
+def check_mixed(rows, vector):
+    """Each cell has the vectors of its own texts, and of its row's instruction."""
+    assert sorted(row.id for row in rows) == [str(row[0]) for row in MIXED]
+    for row in rows:
+        _, text, texts, annotations, instruction = MIXED[int(row.id)]
+
+        def check(found, of_text, instruction=instruction):
+            if of_text is None:
+                assert found is None
+            else:
+                assert_vector(found, vector(of_text, instruction or ""))
+
+        check(row.v_text, text)
+        assert (row.v_texts is None) == (texts is None)
+        for found, one in zip(row.v_texts or [], texts or [], strict=True):
+            check(found, one)
+        assert (row.v_annotations is None) == (annotations is None)
+        kept = [one[3] for one in annotations or [] if one is not None and one[3]]
+        assert [one.result for one in row.v_annotations or []] == kept
+        for found in row.v_annotations or []:
+            check(found.embeddings, found.result)
+            assert ("truncated" in found.metadata) == (found.result == LONG)
+
+
+@pytest.mark.parametrize("partitions", [1, 16])
+def test_rows_never_shift(spark, tiny, vector, partitions):
+    """All kinds of column at once, with nulls and empties everywhere, also with more partitions than rows."""
+    rows = [(str(id_), *cells) for id_, *cells in MIXED]
+    mixed = spark.createDataFrame(rows, MIXED_SCHEMA).repartition(partitions)
+    stage = (
+        InstructorEmbeddings.loadSavedModel(str(tiny))
+        .setInputCols("text", "texts", "annotations")
+        .setOutputCols("v_text", "v_texts", "v_annotations")
+        .setInstruction("the column wins over this: ")
+        .setInstructionCol("instruction")
+    )
+    check_mixed(stage.transform(mixed).collect(), vector)
+
+
+@pytest.mark.parametrize("rows", [[], [(None, None, None)] * 3], ids=["no rows", "only nulls"])
+def test_nothing_to_embed(spark, tiny, rows):
+    types = {"text": StringType(), "texts": ArrayType(StringType()), "annotations": ANNOTATIONS}
+    schema = StructType([StructField(name, type_) for name, type_ in types.items()])
+    stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols(list(types)).setOutputCols("a", "b", "c")
+    found = stage.transform(spark.createDataFrame(rows, schema)).select("a", "b", "c").collect()
+    assert [tuple(row) for row in found] == rows
+
+
+def test_annotations_keep_what_they_came_with(spark, tiny, model):
+    several = [annotation("a b", 3, 5, {"tokens": "99", "truncated": "true", "mine": None}), annotation("c", 7, 7, {})]
+    bare = [("document", 0, 0, "d", None, None)]
+    documents = spark.createDataFrame([(several,), (bare,)], StructType([StructField("documents", ANNOTATIONS)]))
+    found = embedder(tiny, "documents").transform(documents).select(F.explode("vector").alias("one")).collect()
+    tokens = {text: str(model.encode_counted("", [text]).tokens[0]) for text in ("a b", "c", "d")}
+    assert {(row.one.result, row.one.begin, row.one.end) for row in found} == {("a b", 3, 5), ("c", 7, 7), ("d", 0, 0)}
+    assert {row.one.result: row.one.metadata for row in found} == {
+        "a b": {"mine": None, "tokens": tokens["a b"]},
+        "c": {"tokens": tokens["c"]},
+        "d": {"tokens": tokens["d"]},
+    }
+
+
+def test_nullable_annotations_without_metadata(spark, tiny, vector, tmp_path):
+    """What other writers make of the type: all nullable, no column metadata; here begin and end are null too."""
+    type_ = (
+        "array<struct<annotatorType:string,begin:int,end:int,result:string,metadata:map<string,string>,"
+        "embeddings:array<float>>>"
+    )
+    documents = spark.createDataFrame([([("document", None, None, "some text", None, None)],)], f"documents {type_}")
+    stored = f"file://{tmp_path}/stored"
+    documents.write.parquet(stored)
+    embedded = embedder(tiny, "documents").transform(spark.read.parquet(stored))
+    assert embedded.schema["vector"].dataType == ANNOTATIONS
+    (found,) = embedded.first().vector
+    assert (found.begin, found.end) == (0, 8)
+    assert_vector(found.embeddings, vector("some text"))
+
+
+@pytest.mark.parametrize("name", ["my.text", "my text", "my`text", "text[0]", "té"])
+def test_column_names(spark, tiny, vector, name):
+    output, instruction = f"{name}.out", f"{name}.instruction"
+    texts = spark.createDataFrame(
+        [("a text", "Represent: ")],
+        StructType([StructField(name, StringType()), StructField(instruction, StringType())]),
+    )
+    embedded = embedder(tiny, name, output).setInstructionCol(instruction).transform(texts)
+    assert embedded.columns == [name, instruction, output]
+    assert_vector(embedded.first()[output], vector("a text", "Represent: "))
+
+
+@pytest.mark.parametrize(
+    ("params", "precision", "settings"),
+    [
+        ({"maxSentenceLength": 16}, "float32", {"max_length": 16}),
+        ({"longText": "average"}, "float32", {"long_text": "average"}),
+        ({"longText": "average", "maxSentenceLength": 32}, "float32", {"long_text": "average", "max_length": 32}),
+        ({"precision": "bfloat16", "batchSize": 1}, "bfloat16", {"max_batch": 1}),
+    ],
+)
+def test_settings(spark, tiny, params, precision, settings):
+    texts = ["a text", LONG, "another text"]
+    wanted = InstructorModel.load(prepare(tiny, precision)).encode("Represent: ", texts, **settings)
+    default = InstructorModel.load(prepare(tiny)).encode("Represent: ", texts)
+    assert not np.allclose(wanted, default, atol=1e-4), "the setting makes no difference to these texts"
+
+    stage = InstructorEmbeddings(
+        model=str(tiny), inputCols=["text"], outputCol="vector", instruction="Represent: ", **params
+    )
+    rows = stage.transform(spark.createDataFrame([(text,) for text in texts], "text string")).collect()
+    found = {row.text: row.vector for row in rows}
+    # Products in bfloat16 depend a little on what else is in the batch.
+    tolerance = TOLERANCE if precision == "float32" else 2e-3
+    np.testing.assert_allclose([found[text] for text in texts], wanted, atol=tolerance, rtol=0)
+
+
+def test_param_map(spark, tiny, vector):
+    texts = spark.createDataFrame([("a text",)], "text string")
+    stage = embedder(tiny, "text", "a")
+    transformed = stage.transform(texts, {stage.instruction: "Represent: ", stage.outputCol: "b"})
+    assert transformed.columns == ["text", "b"]
+    assert_vector(transformed.first().b, vector("a text", "Represent: "))
+
+
+def test_copy_keeps_the_model_and_prepares_once(spark, tiny, monkeypatch):
+    calls = []
+
+    def counted(*args, **settings):
+        calls.append(args)
+        return prepare(*args, **settings)
+
+    monkeypatch.setattr(spark_instructor.encoder, "prepare", counted)
+    stage = embedder(tiny, "text")
+    assert not calls, "setters may follow"
+    assert (stage.getDimension(), stage.getMaxSentenceLength()) == (64, 512)
+    copied = stage.copy({stage.instruction: "Represent: "})
+    assert (copied.getModel(), copied.getInstruction(), stage.getInstruction()) == (str(tiny), "Represent: ", "")
+    assert copied.transform(spark.createDataFrame([], "text string")).columns == ["text", "vector"]
+    assert len(calls) == 1
+    assert copied.setPrecision("bfloat16").getDimension() == 64
+    assert len(calls) == 2

@@ -1,0 +1,110 @@
+"""How the prepared model reaches the executors, proved on executors that see nothing of the driver's."""
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyspark
+import pytest
+from checkpoints import copy_tiny
+from processes import run_python
+
+from spark_instructor import InstructorEmbeddings, shipping
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.prepared import read_prepared
+from spark_instructor.shipping import ship
+
+TOLERANCE = 1e-5
+JOB = Path(__file__).parent / "shipping_job.py"
+needs_connect = pytest.mark.skipif(
+    int(pyspark.__version__.split(".")[0]) < 4, reason="pip's pyspark has a Connect server from 4.0 on"
+)
+
+
+@pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=needs_connect)])
+def test_executors_of_other_hosts(session_kind, tiny, tmp_path, kind):
+    """Two executors with a HOME and a TMPDIR of their own; all that the driver had goes before the first action."""
+    if not session_kind.startswith("local["):
+        pytest.skip("starts sessions of its own, so one run of the tests is enough")
+    driver, executors = tmp_path / "driver", tmp_path / "executors"
+    checkpoint = copy_tiny(tmp_path / "checkpoint")
+    homes = {"HOME": driver, "HF_HOME": driver / "hf", "SPARK_WORKER_DIR": tmp_path / "work"}
+    run_python(JOB, kind, checkpoint, executors, cwd=tmp_path, **homes)
+    found = json.loads((executors / "findings.json").read_text())
+
+    texts = list(found["shipped"])
+    wanted = InstructorModel.load(prepare(tiny)).encode("", texts)
+    for how in ("shipped", "shared"):
+        np.testing.assert_allclose([found[how][text] for text in texts], wanted, atol=TOLERANCE, rtol=0, err_msg=how)
+
+    # The workers of both executors map one folder of the host, and one that Spark unpacked is nobody's model.
+    (cache,) = (executors / "tmp").glob("spark_instructor-*")
+    (model,) = (path for path in cache.iterdir() if path.is_dir())
+    of_executors = {executor for executor, _ in found["models"]}
+    assert len(of_executors) == 2
+    shipped = {(executor, folder) for executor, folder in found["models"] if "/shared/" not in folder}
+    assert shipped == {(executor, str(model)) for executor in of_executors}
+    assert not (executors / "hf").exists()
+
+    gone = executors / "shared" / model.name
+    assert f"this host does not see the model 'checkpoint' at {gone}" in found["error"]
+
+
+@pytest.fixture
+def model(tiny):
+    return read_prepared(prepare(tiny))
+
+
+def test_path_or_archive(spark, session_kind, model):
+    on_volume = dataclasses.replace(model, path=Path("/Volumes/catalog/schema/volume/model"))
+    assert ship(spark, on_volume).path == str(on_volume.path)
+    assert ship(spark, model, shared=True).path == str(model.path)
+    in_place = session_kind.startswith("local[")
+    assert (ship(spark, model).path, ship(spark, model).archive) == (
+        (str(model.path), None) if in_place else (None, f"{model.key}.zip")
+    )
+
+
+def test_sent_once(spark, model, monkeypatch):
+    archives = []
+    monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
+    monkeypatch.setattr(shipping, "_send", lambda spark, model, archive: archives.append(archive))
+    again = dataclasses.replace(model, hash="1" * 64)
+    other = dataclasses.replace(model, hash="2" * 64)
+    for one in (again, other, again):
+        ship(spark, one)
+    assert archives == [f"{again.key}.zip", f"{other.key}.zip"]
+
+
+def test_a_failed_sending_is_tried_again(spark, model, monkeypatch):
+    def full(spark, model, archive):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
+    one = dataclasses.replace(model, hash="3" * 64)
+    monkeypatch.setattr(shipping, "_send", full)
+    with pytest.raises(OSError, match="No space left"):
+        ship(spark, one)
+    sent = []
+    monkeypatch.setattr(shipping, "_send", lambda spark, model, archive: sent.append(archive))
+    assert ship(spark, one).archive == sent[0]
+
+
+def test_zip_is_stored(model, tmp_path):
+    """Weights do not compress, and executors should not spend their time on it."""
+    with zipfile.ZipFile(shipping._zipped(model, tmp_path / "model.zip")) as archive:
+        assert {one.compress_type for one in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert {one.filename: one.file_size for one in archive.infolist()} == {
+            path.name: path.stat().st_size for path in model.path.iterdir()
+        }
+
+
+def test_shared_folder(spark, tiny, tmp_path):
+    stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("text").setOutputCol("vector")
+    stage.setSharedFolder(str(tmp_path))
+    row = stage.transform(spark.createDataFrame([("a text",)], "text string")).first()
+    wanted = InstructorModel.load(prepare(tiny)).encode("", ["a text"])[0]
+    np.testing.assert_allclose(row.vector, wanted, atol=TOLERANCE, rtol=0)
+    assert [path.name for path in tmp_path.iterdir()] == [prepare(tiny).name]

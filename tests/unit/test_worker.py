@@ -1,0 +1,263 @@
+"""What runs on an executor, without Spark: rows and texts, the cache of models, devices, finding the model."""
+
+import dataclasses
+import multiprocessing
+import os
+import pickle
+import shutil
+import sys
+from collections import OrderedDict
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pyspark import cloudpickle
+from pyspark.sql.types import StructType
+
+from spark_instructor import worker
+from spark_instructor.annotation import VECTOR
+from spark_instructor.encoder import Encoded, InstructorModel, prepare
+from spark_instructor.prepared import MANIFEST, TOKENIZER, WEIGHTS, read_prepared
+from spark_instructor.worker import Job, Shipped, cached_model, embed_frame, embedding_udf, locate, torch_device
+
+
+def shipped(prepared, path=None, archive=None):
+    model = read_prepared(prepared)
+    return Shipped(name=model.name, key=model.key, path=path and str(path), archive=archive)
+
+
+def job(**changes):
+    settings = {"nested": (False,), "counted": False, "instruction": "", "device": "cpu"}
+    return Job(**{"model": None, "max_length": None, "max_batch": None, "long_text": "truncate", **settings, **changes})
+
+
+class EchoModel:
+    """Gives each text back as its own "vector", so that a row that took another's is seen."""
+
+    def encode_counted(self, instruction, texts, **settings):
+        instructions = [instruction] * len(texts) if isinstance(instruction, str) else instruction
+        joined = [f"{one}|{text}" for one, text in zip(instructions, texts, strict=True)]
+        vectors = np.array(joined, dtype=object)
+        return Encoded(vectors, np.array([len(one) for one in joined]), np.array([len(text) > 3 for text in texts]))
+
+
+TEXT = st.none() | st.text(max_size=5)
+ROW = st.tuples(TEXT, st.none() | st.lists(TEXT, max_size=4), TEXT)
+
+
+@given(st.lists(ROW, max_size=8))
+def test_each_row_gets_its_own(rows):
+    frame = pd.DataFrame({i: pd.Series([row[i] for row in rows], dtype=object) for i in range(3)})
+    found = embed_frame(EchoModel(), job(nested=(False, True), counted=True, instruction=None), frame)
+
+    assert len(found) == len(rows)
+    for row, (text, texts, instruction) in enumerate(rows):
+        vectors = [None if one is None else f"{instruction or ''}|{one}" for one in [text, *(texts or [])]]
+        assert found["v0"][row] == vectors[0]
+        assert found["v1"][row] == (None if texts is None else vectors[1:])
+        assert found["n1"][row] == (None if texts is None else [one and len(one) for one in vectors[1:]])
+        assert found["t0"][row] == (None if text is None else len(text) > 3)
+
+
+@pytest.mark.parametrize("null", [None, float("nan"), pd.NA])
+def test_nulls_as_pandas_spells_them(null):
+    frame = pd.DataFrame({"text": pd.Series(["a", null], dtype=object), "own": pd.Series([null, "i"], dtype=object)})
+    assert list(embed_frame(EchoModel(), job(instruction=None), frame)["v0"]) == ["|a", None]
+
+    nested = pd.DataFrame({"texts": pd.Series([np.array(["a", null], dtype=object), None], dtype=object)})
+    assert list(embed_frame(EchoModel(), job(nested=(True,)), nested)["v0"]) == [["|a", None], None]
+
+
+def test_counts_only_where_asked():
+    frame = pd.DataFrame({"text": ["a"]})
+    assert list(embed_frame(EchoModel(), job(), frame)) == ["v0"]
+    assert list(embed_frame(EchoModel(), job(counted=True), frame)) == ["v0", "n0", "t0"]
+
+
+def test_settings_reach_the_model(tiny):
+    model = InstructorModel.load(prepare(tiny))
+    text = "a much longer text than the limit lets through " * 3
+    wanted = model.encode_counted("i: ", [text], max_length=16, long_text="average", max_batch=1)
+    settings = job(instruction="i: ", counted=True, max_length=16, long_text="average", max_batch=1)
+    found = embed_frame(model, settings, pd.DataFrame({"text": [text]}))
+    np.testing.assert_allclose(found["v0"][0], wanted.vectors[0], atol=1e-6)
+    assert found["n0"][0] == wanted.tokens[0] > 16
+
+
+class TestCachedModel:
+    @pytest.fixture(autouse=True)
+    def loaded(self, monkeypatch):
+        """The loads that took place, on an empty cache."""
+        loads = []
+        monkeypatch.setattr(worker, "_models", OrderedDict())
+        monkeypatch.setattr(InstructorModel, "load", lambda folder, device: loads.append((folder, device)) or object())
+        return loads
+
+    def test_one_load_for_each_folder_and_device(self, loaded):
+        assert cached_model("a", "cpu") is cached_model("a", "cpu")
+        assert cached_model("a", "cuda:0") is not cached_model("a", "cpu")
+        assert loaded == [("a", "cpu"), ("a", "cuda:0")]
+
+    def test_the_least_used_makes_room(self, loaded):
+        for folder in "abacab":
+            cached_model(folder, "cpu")
+        assert [folder for folder, _ in loaded] == ["a", "b", "c", "b"]
+
+
+def on_gpu(*addresses):
+    return SimpleNamespace(resources=lambda: {"gpu": SimpleNamespace(addresses=list(addresses))})
+
+
+NO_GPU = SimpleNamespace(resources=dict)
+
+
+class TestTorchDevice:
+    @pytest.mark.parametrize(
+        ("wanted", "has_cuda", "task", "device"),
+        [
+            ("cpu", True, on_gpu("1"), "cpu"),
+            ("auto", False, NO_GPU, "cpu"),
+            ("auto", True, on_gpu("3"), "cuda:3"),
+            ("auto", True, NO_GPU, "cuda:0"),
+            ("cuda", True, on_gpu("2"), "cuda:2"),
+            ("cuda", True, None, "cuda:0"),
+        ],
+    )
+    def test_the_tasks_own(self, monkeypatch, wanted, has_cuda, task, device):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+        assert torch_device(wanted, task) == device
+
+    def test_no_gpu(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(RuntimeError, match=r"finds no GPU.*setDevice\('auto'\)"):
+            torch_device("cuda", NO_GPU)
+
+
+def test_cpus_of_the_task(monkeypatch):
+    used = []
+    for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    for cpus in (1, 3):
+        worker._use_cpus(cpus)
+        assert os.environ["RAYON_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"] == str(cpus)
+        assert os.environ["TOKENIZERS_PARALLELISM"] == ("true" if cpus > 1 else "false")
+    assert used == [1, 3]
+
+
+class TestLocate:
+    @pytest.fixture
+    def sent(self, tiny, tmp_path, monkeypatch):
+        """A model that Spark unpacked for this executor, on a host whose cache is cold."""
+        from pyspark import SparkFiles
+
+        root, temporary = tmp_path / "spark", tmp_path / "tmp"
+        temporary.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        monkeypatch.setattr(SparkFiles, "getRootDirectory", lambda: str(root))
+        prepared = prepare(tiny)
+        shutil.copytree(prepared, root / "model.zip")
+        return shipped(prepared, archive="model.zip")
+
+    def test_a_shared_path_is_used_in_place(self, tiny):
+        prepared = prepare(tiny)
+        assert locate(shipped(prepared, path=prepared)) == prepared
+
+    def test_a_shared_path_that_is_not_here(self, tiny, tmp_path):
+        with pytest.raises(FileNotFoundError, match=rf"does not see the model 'tiny' at {tmp_path}/gone"):
+            locate(shipped(prepare(tiny), path=tmp_path / "gone"))
+
+    def test_an_archive_goes_to_the_hosts_cache(self, sent, tmp_path):
+        kept = locate(sent)
+        assert kept.is_relative_to(tmp_path / "tmp") and kept.name == sent.key
+        read_prepared(kept).verify()
+        shutil.rmtree(tmp_path / "spark")  # the executor's own folder goes when it ends
+        assert locate(sent) == kept
+        assert InstructorModel.load(kept).encode("", ["a"]).any()
+
+    def test_an_archive_that_did_not_come(self, sent):
+        with pytest.raises(FileNotFoundError, match=r"'tiny' did not reach this host: expected it at .*other"):
+            locate(dataclasses.replace(sent, archive="other.zip"))
+
+    def test_another_file_system(self, sent, monkeypatch):
+        def cross_device(*args):
+            raise OSError("Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", cross_device)
+        read_prepared(locate(sent)).verify()
+
+    @pytest.mark.parametrize("file", [MANIFEST, TOKENIZER, WEIGHTS])
+    @pytest.mark.parametrize("damage", ["missing", "cut short"])
+    def test_a_damaged_cache_is_made_anew(self, sent, file, damage):
+        damaged = locate(sent) / file
+        content = damaged.read_bytes()
+        damaged.unlink()
+        if damage == "cut short":
+            damaged.write_bytes(content[: len(content) // 2])
+        read_prepared(locate(sent)).verify()
+
+    def test_half_an_archive_is_never_used(self, sent, tmp_path):
+        (tmp_path / "spark" / "model.zip" / WEIGHTS).unlink()
+        with pytest.raises(FileNotFoundError, match=f"lacks {WEIGHTS}: the prepared model 'tiny' is incomplete"):
+            locate(sent)
+
+    def test_many_workers_at_once(self, sent, tmp_path):
+        fork = multiprocessing.get_context("fork")
+        ready, found = fork.Barrier(8), fork.Queue()
+
+        def start():
+            ready.wait()
+            found.put(str(locate(sent)))
+
+        workers = [fork.Process(target=start) for _ in range(8)]
+        for one in workers:
+            one.start()
+        folders = {found.get(timeout=60) for _ in workers}
+        for one in workers:
+            one.join()
+        (cache,) = (tmp_path / "tmp").iterdir()
+        assert folders == {str(cache / sent.key)}
+        assert {path.name for path in cache.iterdir()} == {sent.key, f"{sent.key}.lock"}
+        read_prepared(cache / sent.key).verify()
+
+    @pytest.mark.parametrize("as_link", [False, True])
+    def test_a_cache_of_another_user(self, sent, tmp_path, monkeypatch, as_link):
+        mine = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+        theirs = tmp_path / "tmp" / f"spark_instructor-{mine + 1}"
+        if as_link:
+            theirs.symlink_to(tmp_path)
+        else:
+            theirs.mkdir()
+        with pytest.raises(PermissionError, match="belongs to another user"):
+            locate(sent)
+
+
+NOWHERE = Shipped("tiny", "key", "/nowhere", None)
+
+
+@pytest.mark.parametrize(
+    ("missing", "module"),
+    [("import of spark_instructor halted", None), ("cannot import name 'worker'", ModuleType("spark_instructor"))],
+    ids=["the package", "but for another of its name"],
+)
+def test_a_worker_without_the_package(monkeypatch, missing, module):
+    """The UDF is pickled by value, so it runs far enough to say what is missing."""
+    udf = embedding_udf(job(model=NOWHERE), StructType().add("v0", VECTOR))
+    pickled = cloudpickle.dumps(udf.func)
+    for name in [name for name in sys.modules if name.startswith("spark_instructor.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "spark_instructor", module)
+    with pytest.raises(ImportError, match=f"({missing}).*%pip install.*venv-pack"):
+        next(pickle.loads(pickled)(iter([])))
+
+
+def test_a_worker_without_torch(monkeypatch):
+    udf = embedding_udf(job(model=NOWHERE), StructType().add("v0", VECTOR))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"torch.*%pip install.*venv-pack"):
+        next(udf.func(iter([])))
