@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import shutil
 import tempfile
@@ -243,6 +242,8 @@ def _host_cache() -> Path:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process of the host at a time; the lock goes with the process that held it."""
+    import fcntl  # not on Windows, from where a driver may well use Spark Connect
+
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
