@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -123,16 +122,23 @@ class InstructorModel:
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"max_batch is {max_batch}, expected at least 1")
 
+        # What repeats, an instruction with its text, is embedded once.
+        distinct: dict[tuple[str, str], int] = {}
+        pairs = zip(instructions, texts, strict=True)
+        of_row = np.array([distinct.setdefault(pair, len(distinct)) for pair in pairs], np.int64)
+
         most = MAX_WINDOWS if long_text == "average" else 1
-        tokens = np.zeros(len(texts), np.int32)
-        truncated = np.zeros(len(texts), np.bool_)
+        tokens = np.zeros(len(distinct), np.int32)
+        truncated = np.zeros(len(distinct), np.bool_)
         windows: list[_Window] = []
-        for text, ids in enumerate(self._tokenizer.encode(map(operator.add, instructions, texts))):
-            masked = min(self._tokenizer.instruction_length(instructions[text]), limit - 1)
+        joined = self._tokenizer.encode(map("".join, distinct))
+        for text, ((one, _), ids) in enumerate(zip(distinct, joined, strict=True)):
+            masked = min(self._tokenizer.instruction_length(one), limit - 1)
             read, of_text = self._windows(text, ids, masked, limit, most)
             windows += of_text
             tokens[text], truncated[text] = read, read < len(ids)
-        return Encoded(self._vectors(windows, len(texts), normalize, max_batch), tokens, truncated)
+        vectors = self._vectors(windows, len(distinct), normalize, max_batch)
+        return Encoded(vectors[of_row], tokens[of_row], truncated[of_row])
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:

@@ -212,3 +212,21 @@ print(json.dumps({"grown": peak_kb() - before, "tokens": tokens.tolist()}))
     result = run_python(code, prepare(tiny))
     assert result["tokens"] == [8] * 250
     assert result["grown"] < 150_000
+
+
+def test_what_repeats_is_embedded_once(tiny, monkeypatch):
+    model = InstructorModel.load(prepare(tiny))
+    instructions = ["Represent: ", "Classify: ", "Represent: ", None, "", "Represent: "]
+    texts = ["one text", "one text", "another", "one text", "one text", "one text"]
+    alone = [model.encode_counted(i, [t]) for i, t in zip(instructions, texts, strict=True)]
+
+    passed = []
+    mean_pooled = model._encoder.mean_pooled
+    monkeypatch.setattr(
+        model._encoder, "mean_pooled", lambda ids, masked: (passed.extend(ids), mean_pooled(ids, masked))[1]
+    )
+    together = model.encode_counted(instructions, texts)
+    assert len(passed) == 4
+    for one, vector, tokens in zip(alone, together.vectors, together.tokens, strict=True):
+        np.testing.assert_allclose(vector, one.vectors[0], atol=TOLERANCE)
+        assert tokens == one.tokens[0]
