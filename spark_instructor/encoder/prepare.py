@@ -69,8 +69,7 @@ def prepare(
         return final
     with publish_folder(final) as new:
         _write_tokenizer(source, new / TOKENIZER)
-        save_file({tensor: _cast(tensor, value, precision) for tensor, value in _tensors(source)}, new / WEIGHTS)
-        (new / WEIGHTS).chmod(0o644)  # safetensors makes it its writer's alone, but executors may be other users
+        _write_weights(source, precision, new / WEIGHTS)
         write_manifest(
             new,
             name=name,
@@ -115,6 +114,14 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
             f"vocab_size of {source.architecture.vocab_size}: they do not belong together"
         )
     tokenizer.save(str(path), pretty=False)
+
+
+def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Path) -> None:
+    if isinstance(source, PreparedModel) and source.precision == precision:
+        shutil.copyfile(source.path / WEIGHTS, path)
+        return
+    save_file({name: _cast(name, tensor, precision) for name, tensor in _tensors(source)}, path)
+    path.chmod(0o644)  # safetensors makes it its writer's alone, but executors may be other users
 
 
 def _tensors(source: Checkpoint | PreparedModel) -> Iterable[tuple[str, Tensor]]:
