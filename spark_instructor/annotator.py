@@ -163,15 +163,12 @@ class InstructorEmbeddings(
         """What was set; else "float32", or a prepared model's own."""
         if self.isSet(self.precision):
             return self.getOrDefault(self.precision)
-        folder = self._checkpoint()
+        folder = local_path(self.getModel())
         return read_prepared(folder).precision if is_prepared(folder) else "float32"
 
     def getDimension(self) -> int:
         """Width of the vectors, read from the checkpoint."""
         return self._prepared().dimension
-
-    def _checkpoint(self) -> Path:
-        return checkpoint_folder(self.getModel(), self.getRevision())
 
     def _prepared(self) -> PreparedModel:
         """The prepared model, made now where it is not in the cache yet."""
@@ -182,7 +179,7 @@ class InstructorEmbeddings(
         asked = (self.getModel(), self.getRevision(), self._get(self.precision), shared)
         folder = self._prepared_folders.get(asked)
         if folder is None or not is_prepared(folder):
-            folder = prepare(self._checkpoint(), self.getPrecision())
+            folder = prepare(checkpoint_folder(self.getModel(), self.getRevision()), self.getPrecision())
             if shared is not None:
                 folder = prepare(folder, self.getPrecision(), into=local_path(shared) / folder.name)
             self._prepared_folders[asked] = folder

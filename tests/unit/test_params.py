@@ -3,6 +3,7 @@
 import pytest
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
+from spark_instructor.encoder import prepare
 
 STAGES = [DocumentAssembler, InstructorEmbeddings, EmbeddingsFinisher]
 REQUIRED, FROM_CHECKPOINT = object(), object()
@@ -147,3 +148,10 @@ def test_copies_are_apart():
     copied = stage.copy().setInstruction("two")
     assert (stage.getInstruction(), copied.getInstruction()) == ("one", "two")
     assert copied.getStorageRef() == stage.uid
+
+
+def test_precision_asks_no_hub(tiny, tmp_path):
+    assert InstructorEmbeddings.pretrained("owner/not-downloaded").getPrecision() == "float32"
+    prepared = prepare(tiny, "bfloat16", into=tmp_path / "prepared")
+    stage = InstructorEmbeddings.loadSavedModel(str(prepared))
+    assert (stage.getPrecision(), stage.getDimension()) == ("bfloat16", 64)
