@@ -9,7 +9,10 @@ OF_CONNECT = ("SPARK_REMOTE", "SPARK_LOCAL_REMOTE", "SPARK_CONNECT_MODE_ENABLED"
 
 
 def run_python(*arguments, cwd, **environment):
-    """Run Python with these arguments in a changed environment; what it said is shown where it fails."""
+    """Run Python with these arguments in a changed environment, and return what it printed.
+
+    What it said of its failure is shown where it fails.
+    """
     inherited = {name: value for name, value in os.environ.items() if name not in OF_CONNECT}
     ran = subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -20,3 +23,4 @@ def run_python(*arguments, cwd, **environment):
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
+    return ran.stdout

@@ -1,12 +1,11 @@
 """The README's code blocks, run in their order by a new process in a new folder."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 import spark_instructor
 
@@ -25,12 +24,8 @@ def test_code_blocks(tmp_path, tiny):
     (tmp_path / "blocks.py").write_text(script, "utf-8")
     (tmp_path / "path/to").mkdir(parents=True)
     (tmp_path / "path/to/instructor-base").symlink_to(tiny)
-    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
-    done = subprocess.run(
-        [sys.executable, "blocks.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "What is inflation? 64" in done.stdout
+    printed = run_python("blocks.py", cwd=tmp_path, PYSPARK_PYTHON=sys.executable)
+    assert "What is inflation? 64" in printed
     assert list(tmp_path.glob("embedded.parquet/*.parquet"))
     assert (tmp_path / "pipeline_with_model/stages").is_dir()
 
