@@ -249,7 +249,11 @@ class HasPrecision(_Params):
     )
 
     def setPrecision(self: Self, value: str) -> Self:
-        """Set "float32" or "bfloat16". Vectors of one index should come from one precision."""
+        """Set "float32", "bfloat16" or "int8". Vectors of one index should come from one precision.
+
+        Weights and products are in that format; sums, norms and the vectors are float32. "int8" is for CPUs
+        (its products on a GPU are not in integers), and rounds more than "bfloat16" does.
+        """
         return self._set(precision=value)
 
 

@@ -11,16 +11,15 @@ import numpy.typing as npt
 def batches(
     lengths: npt.NDArray[np.int64], token_budget: int, max_batch: int | None = None
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the indices of each batch: longest first, so that neighbours have nearly one length.
+    """Yield the indices of each batch: longest first, so that equal lengths are neighbours.
 
-    A batch holds at least one sequence, at most ``max_batch``, and at most ``token_budget`` tokens when each
-    is padded to the longest of the batch, as the attention does: without that, one long text among many
-    short ones would take gigabytes.
+    A batch holds at least one sequence, at most ``max_batch``, and at most ``token_budget`` tokens.
     """
     order = np.argsort(-lengths, kind="stable")
-    start = 0
+    end = np.cumsum(lengths[order])
+    start = taken = 0
     while start < len(order):
-        fitting = max(token_budget // int(lengths[order[start]]), 1)
-        stop = start + min(fitting, max_batch or fitting)
+        fitting = int(np.searchsorted(end, taken + token_budget, side="right"))
+        stop = min(max(fitting, start + 1), start + (max_batch or len(order)))
         yield order[start:stop]
-        start = stop
+        start, taken = stop, int(end[stop - 1])

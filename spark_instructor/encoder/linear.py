@@ -1,12 +1,14 @@
-"""Matrix products by the fastest true-float32 (or bfloat16) kernel that this torch has.
+"""Matrix products with a model's weights, by the fastest kernel that this torch has.
 
-On x86, torch's ``F.linear`` sends float32 to MKL, which on AMD processors runs at half of oneDNN's speed.
-torch's own operator ``mkldnn::_linear_pointwise`` reaches oneDNN with plain row-major weights, so that
-weights mapped from a file stay shared between processes, and fuses the relu. It is private: where it is
-missing (another build, a GPU), ``F.linear`` gives the same numbers.
+On x86, torch's ``F.linear`` sends float32 to MKL, which on AMD processors is slower than oneDNN. torch's own
+operators under ``torch.ops.mkldnn`` and ``torch.ops.onednn`` reach oneDNN, fuse the relu, and take weights in
+its own order. They are private, and called here alone; where they are missing (another build, another
+processor, a GPU) public operators give the same numbers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,26 +16,120 @@ from torch.nn import functional as F
 
 
 def _has_pointwise(precision: torch.dtype) -> bool:
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not _has_onednn() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     return precision == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def _has_quantized() -> bool:
+    # Without VNNI instructions oneDNN sums pairs of products in 16 bits, which overflow.
+    has_vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    return _has_onednn() and hasattr(torch.ops.onednn, "qlinear_pointwise") and bool(has_vnni())
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
 _POINTWISE = {precision: _has_pointwise(precision) for precision in (torch.float32, torch.bfloat16)}
+_QUANTIZED = _has_quantized()
+
+_WORTH_PACKING = 2048
+"""Rows from which packing a matrix, a copy of it, costs less than it gains."""
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """``x @ weight.T`` for x (rows, in) and weight (out, in) of one dtype."""
-    if _POINTWISE[x.dtype] and x.device.type == "cpu":
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-        return result
-    return F.linear(x, weight)
+class Linear:
+    """``x @ weight.T`` with a float32 or bfloat16 weight (out, in)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+        self._pointwise = _POINTWISE[weight.dtype] and weight.device.type == "cpu"
+
+    def packed(self, rows: int) -> Linear:
+        """The same for products with about ``rows`` rows in all, soon to be dropped.
+
+        The weight itself stays as it is: packed for good, each process of a host would hold its own copy
+        instead of sharing the file's pages.
+        """
+        if self._pointwise and rows >= _WORTH_PACKING:
+            return Linear(torch.ops.mkldnn._reorder_linear_weight(self._weight, rows))
+        return self
+
+    def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
+        """From x (rows, in) of any dtype to (rows, out) of the weight's; ``relu`` follows the product."""
+        x = x.to(self._weight.dtype)
+        if self._pointwise:
+            after = "relu" if relu else "none"
+            result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, after, [], "")
+            return result
+        result = F.linear(x, self._weight)
+        return result.relu_() if relu else result
 
 
-def linear_relu(x: Tensor, weight: Tensor) -> Tensor:
-    """``relu(x @ weight.T)`` for x (rows, in) and weight (out, in) of one dtype."""
-    if _POINTWISE[x.dtype] and x.device.type == "cpu":
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "relu", [], "")
-        return result
-    return F.linear(x, weight).relu_()
+class QuantizedLinear:
+    """``x @ weight.T`` in 8-bit integers: the weight with a scale for each row, x with one for each of its rows.
+
+    ``weight`` is int8 (out, in) and ``scale`` float32 (out,), as `quantized` gives them. x is quantized as it
+    comes, to unsigned integers around 128; where it is never negative, ``nonnegative`` gives it all 8 bits.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, nonnegative: bool = False) -> None:
+        self._scale = scale
+        self._zero_point, self._levels = (0, 255) if nonnegative else (128, 127)
+        self._onednn = _QUANTIZED and weight.device.type == "cpu"
+        # This packing is slow, so it is done here once: a copy a process, but of a byte an element.
+        self._weight = torch.ops.onednn.qlinear_prepack(weight, None) if self._onednn else weight.float()
+
+    def packed(self, rows: int) -> QuantizedLinear:
+        """Itself; see `Linear.packed`."""
+        return self
+
+    def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
+        """From x (rows, in) of any floating dtype to float32 (rows, out); ``relu`` follows the product."""
+        x = x.float()
+        largest = x.abs().amax(dim=-1, keepdim=True)
+        step = largest.clamp_min_(torch.finfo(torch.float32).tiny * self._levels).div_(self._levels)
+        # By way of int32, for which torch has a vectorised cast; the added half makes its truncation a rounding.
+        codes = (x * step.reciprocal()).add_(self._zero_point + 0.5).to(torch.int32).to(torch.uint8)
+        return self._product(codes, "relu" if relu else "none").mul_(step)
+
+    def _product(self, codes: Tensor, after: str) -> Tensor:
+        if self._onednn:
+            zeros = torch.zeros(len(self._scale), dtype=torch.int64)
+            result: Tensor = torch.ops.onednn.qlinear_pointwise(
+                codes,
+                1.0,
+                self._zero_point,
+                self._weight,
+                self._scale,
+                zeros,
+                None,
+                1.0,
+                0,
+                torch.float32,
+                after,
+                [],
+                "",
+            )
+            return result
+        result = F.linear(codes.float() - self._zero_point, self._weight) * self._scale
+        return result.relu_() if after == "relu" else result
+
+
+def linear(tensors: Mapping[str, Tensor], name: str, nonnegative: bool = False) -> Linear | QuantizedLinear:
+    """The product with the weight ``name`` of a prepared folder's tensors; see `QuantizedLinear`."""
+    weight = tensors[name]
+    if weight.dtype == torch.int8:
+        return QuantizedLinear(weight, tensors[scale_name(name)], nonnegative)
+    return Linear(weight)
+
+
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A float32 weight (out, in) as int8 (out, in) and the float32 scale (out,) of each row."""
+    scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * 127) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+def scale_name(name: str) -> str:
+    """Under which name a prepared folder has the scale of a quantized weight."""
+    return f"{name}.scale"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +16,17 @@ from torch.nn import functional as F
 from ..prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
 from .batching import batches
 from .linear import linear
-from .t5 import T5Encoder
+from .t5 import Batch, T5Encoder
 from .tokenizer import T5Tokenizer
 
 LONG_TEXT = ("truncate", "average")
 MAX_WINDOWS = 32
 """Most windows that ``long_text="average"`` reads of one text; what lies behind them is cut."""
 
-_TOKEN_BUDGET = 2048
+_TOKENS_IN_STEP = 16384
+"""Most tokens that go through the layers in step; on a GPU, one batch."""
+_TOKENS_IN_CACHE = 512
+"""Most tokens of a batch on a CPU."""
 
 
 class Encoded(NamedTuple):
@@ -51,8 +55,10 @@ class InstructorModel:
     def __init__(self, prepared: PreparedModel, device: torch.device) -> None:
         tensors = load_file(prepared.path / WEIGHTS, device=str(device))
         self.prepared = prepared
+        self._device = device
+        self._batch_tokens = _TOKENS_IN_CACHE if device.type == "cpu" else _TOKENS_IN_STEP
         self._encoder = T5Encoder(prepared.architecture, tensors, prepared.max_length)
-        self._dense = tensors.get("dense")
+        self._dense = linear(tensors, "dense") if "dense" in tensors else None
         self._tokenizer = T5Tokenizer(prepared.path / TOKENIZER)
 
     @classmethod
@@ -177,16 +183,20 @@ class InstructorModel:
         pooled_tokens = np.maximum(lengths - np.array([window.masked for window in windows], np.int64), 0)
         weights = pooled_tokens / np.maximum(np.bincount(owner, pooled_tokens, count)[owner], 1)
 
-        vectors = torch.zeros(count, self.dimension)
-        for batch in batches(lengths, _TOKEN_BUDGET, max_batch):
-            taken = [windows[i] for i in batch]
-            pooled = self._encoder.mean_pooled([w.ids for w in taken], [w.masked for w in taken])
-            dense = pooled if self._dense is None else linear(pooled, self._dense)
-            of_windows = (F.normalize(dense, dim=-1) if normalize else dense).cpu()
-            share = torch.from_numpy(weights[batch]).float()
-            vectors.index_add_(0, torch.from_numpy(owner[batch]), of_windows * share[:, None])
+        vectors = torch.zeros(count, self.dimension, device=self._device)
+        order = batches(lengths, self._batch_tokens, max_batch)
+        while in_step := list(islice(order, _TOKENS_IN_STEP // self._batch_tokens)):
+            taken = [[windows[i] for i in batch] for batch in in_step]
+            pooled = self._encoder.mean_pooled(
+                [Batch([w.ids for w in some], [w.masked for w in some]) for some in taken]
+            )
+            for batch, of_batch in zip(in_step, pooled, strict=True):
+                dense = of_batch if self._dense is None else self._dense(of_batch)
+                share = torch.from_numpy(weights[batch]).to(dense)
+                of_windows = F.normalize(dense, dim=-1) if normalize else dense
+                vectors.index_add_(0, torch.from_numpy(owner[batch]).to(self._device), of_windows * share[:, None])
         averaged = normalize and len(windows) > count
-        result: npt.NDArray[np.float32] = (F.normalize(vectors, dim=-1) if averaged else vectors).numpy()
+        result: npt.NDArray[np.float32] = (F.normalize(vectors, dim=-1) if averaged else vectors).cpu().numpy()
         return result
 
 

@@ -27,6 +27,7 @@ from ..prepared import (
     write_manifest,
 )
 from .checkpoint import Checkpoint
+from .linear import quantized, scale_name
 from .tokenizer import build_tokenizer
 
 # What stays float32 in every precision, for it is small and every vector passes through it.
@@ -38,13 +39,14 @@ def prepare(
 ) -> Path:
     """Make a prepared folder of ``checkpoint`` and return its path.
 
-    ``checkpoint`` is a folder in the hub's layout, or a prepared folder, which may also be narrowed from
-    float32 to bfloat16. The result lies in the cache, named by its content, unless ``into`` names a
+    ``checkpoint`` is a folder in the hub's layout, or a prepared folder; one of float32 may also be narrowed.
+    ``precision`` is "float32", "bfloat16" or "int8" (weights with a scale for each row; the texts' numbers are
+    quantized as they come). The result lies in the cache, named by its content, unless ``into`` names a
     folder; one that is there already is used again.
 
     Raises FileNotFoundError and ValueError, naming the file, where the checkpoint is incomplete, damaged
-    or of an unsupported architecture; ValueError for an unknown precision, and where a prepared bfloat16
-    model would have to be widened; FileExistsError where ``into`` holds something else.
+    or of an unsupported architecture; ValueError for an unknown precision, and where a prepared model
+    narrower than float32 is wanted in another precision; FileExistsError where ``into`` holds something else.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -53,10 +55,10 @@ def prepare(
     if isinstance(source, PreparedModel):
         if source.precision == precision and into is None:
             return folder
-        if source.precision == "bfloat16" and precision == "float32":
+        if source.precision not in (precision, "float32"):
             raise ValueError(
-                f"'{source.name}' ({folder}) was prepared in bfloat16, and float32 cannot be won back from it. "
-                "Load the original checkpoint, or keep precision 'bfloat16'."
+                f"'{source.name}' ({folder}) was prepared in {source.precision}, and {precision} cannot be won back "
+                f"from it. Load the original checkpoint, or keep precision '{source.precision}'."
             )
         name, content = source.name, source.hash
         if source.precision != precision:
@@ -120,7 +122,8 @@ def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Pat
     if isinstance(source, PreparedModel) and source.precision == precision:
         shutil.copyfile(source.path / WEIGHTS, path)
         return
-    save_file({name: _cast(name, tensor, precision) for name, tensor in _tensors(source)}, path)
+    tensors = (narrow for name, tensor in _tensors(source) for narrow in _cast(name, tensor, precision))
+    save_file(dict(tensors), path)
     path.chmod(0o644)  # safetensors makes it its writer's alone, but executors may be other users
 
 
@@ -164,5 +167,12 @@ def _fused(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         yield "dense", dense
 
 
-def _cast(name: str, tensor: Tensor, precision: str) -> Tensor:
-    return tensor.to(torch.float32 if name in _ALWAYS_FLOAT32 else getattr(torch, precision)).contiguous()
+def _cast(name: str, tensor: Tensor, precision: str) -> Iterator[tuple[str, Tensor]]:
+    if name in _ALWAYS_FLOAT32 or precision == "float32":
+        yield name, tensor.float().contiguous()
+    elif precision == "bfloat16" or name == "embedding":
+        yield name, tensor.bfloat16().contiguous()
+    else:
+        codes, scale = quantized(tensor.float())
+        yield name, codes
+        yield scale_name(name), scale

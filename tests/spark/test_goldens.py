@@ -68,8 +68,9 @@ def test_light_pipeline(spark, tiny, cases):
             assert annotation.metadata["tokens"] == str(case["n_tokens"])
 
 
-def test_bfloat16(golden_rows, tiny, cases):
-    stage = embedder(tiny).setInputCols("text").setPrecision("bfloat16")
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_narrow_precisions(golden_rows, tiny, cases, precision):
+    stage = embedder(tiny).setInputCols("text").setPrecision(precision)
     wanted = {case["id"]: np.array(case["vector"]) for case in cases}
     for row in stage.transform(golden_rows).collect():
         expected = wanted[row.id]

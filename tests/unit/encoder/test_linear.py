@@ -1,40 +1,106 @@
-"""Matrix products: the private operator and F.linear give the same, in true float32."""
+"""Matrix products: torch's private operators and the public ones give the same, in every precision."""
 
 import pytest
 import torch
 
 from spark_instructor.encoder import linear
+from spark_instructor.encoder.linear import Linear, QuantizedLinear, quantized
+
+SHAPES = [(1, 1, 1), (3, 7, 5), (130, 256, 513)]
+# bfloat16 keeps 8 bits of a result; a float32 product that fell back to it or to TF32 would miss its bound.
+BOUNDS = {torch.float32: {"atol": 1e-4, "rtol": 1e-5}, torch.bfloat16: {"atol": 0.1, "rtol": 1e-2}}
 
 
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("pointwise", [True, False], ids=["onednn", "F.linear"])
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("rows", "wide_in", "wide_out"), [(1, 1, 1), (3, 7, 5), (130, 256, 513)])
-def test_products(monkeypatch, precision, pointwise, rows, wide_in, wide_out):
+@pytest.mark.parametrize("precision", BOUNDS, ids=str)
+@pytest.mark.parametrize(("rows", "wide_in", "wide_out"), SHAPES)
+def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide_out):
     if pointwise and not linear._POINTWISE[precision]:
         pytest.skip(f"this torch has no pointwise operator for {precision}")
     monkeypatch.setitem(linear._POINTWISE, precision, pointwise)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(rows, wide_in, generator=generator).to(precision)
-    weight = torch.randn(wide_out, wide_in, generator=generator).to(precision)
-    exact = x.double() @ weight.double().T
-    # bfloat16 keeps 8 bits of a result; a float32 product that fell back to it or to TF32 would miss the first bound.
-    bounds = {"atol": 1e-4, "rtol": 1e-5} if precision == torch.float32 else {"atol": 0.1, "rtol": 1e-2}
-    for product, wanted in ((linear.linear, exact), (linear.linear_relu, exact.relu())):
-        found = product(x, weight)
+    x, weight = normal(rows, wide_in), normal(wide_out, wide_in, seed=1).to(precision)
+    product = Linear(weight)
+    if packed:
+        product = product.packed(linear._WORTH_PACKING)
+    exact = x.to(precision).double() @ weight.double().T
+    for relu, wanted in ((False, exact), (True, exact.relu())):
+        found = product(x, relu=relu)
         assert found.dtype == precision
-        torch.testing.assert_close(found.double(), wanted, **bounds)
-        assert product is linear.linear or found.min() >= 0
+        torch.testing.assert_close(found.double(), wanted, **BOUNDS[precision])
+        assert not relu or found.min() >= 0
+
+
+def test_few_rows_are_not_worth_packing():
+    product = Linear(normal(5, 6))
+    assert product.packed(10) is product
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize(("rows", "wide_in", "wide_out"), SHAPES)
+def test_quantized_products(monkeypatch, rows, wide_in, wide_out, nonnegative, onednn):
+    """As exact as 8 bits on either side allow: each input is off by half a step at most."""
+    if onednn and not linear._QUANTIZED:
+        pytest.skip("this torch or this processor has no quantized operator")
+    monkeypatch.setattr(linear, "_QUANTIZED", onednn)
+    x, weight = normal(rows, wide_in), normal(wide_out, wide_in, seed=1)
+    if nonnegative:
+        x = x.abs()
+    product = QuantizedLinear(*quantized(weight), nonnegative)
+    exact = x.double() @ weight.double().T
+    step_of_x = x.abs().amax(1, keepdim=True) / (255 if nonnegative else 127)
+    step_of_weight = weight.abs().amax(1) / 127
+    bound = step_of_x / 2 * weight.abs().sum(1) + step_of_weight / 2 * (
+        x.abs().sum(1, keepdim=True) + wide_in * step_of_x
+    )
+    for relu, wanted in ((False, exact), (True, exact.relu())):
+        found = product(x, relu=relu)
+        assert found.dtype == torch.float32
+        assert ((found - wanted).abs() <= bound + 1e-5).all()
+        assert not relu or found.min() >= 0
+
+
+def test_quantized_products_agree(monkeypatch):
+    """Integers sum exactly: the private operator and the public one differ by rounding alone."""
+    if not linear._QUANTIZED:
+        pytest.skip("this torch or this processor has no quantized operator")
+    x, weight = normal(64, 300), quantized(normal(200, 300, seed=1))
+    private = QuantizedLinear(*weight)(x)
+    monkeypatch.setattr(linear, "_QUANTIZED", False)
+    torch.testing.assert_close(QuantizedLinear(*weight)(x), private, atol=1e-4, rtol=1e-5)
+
+
+def test_quantized_rows_do_not_meet():
+    """Each row has its own scale: a large one does not coarsen its neighbours, and a row of zeros stays one."""
+    weight = quantized(torch.cat([normal(8, 16), torch.zeros(1, 16)]))
+    x = normal(3, 16)
+    together = QuantizedLinear(*weight)(torch.cat([x, x * 1e6, torch.zeros(1, 16)]))
+    torch.testing.assert_close(together[:3], QuantizedLinear(*weight)(x))
+    assert not together[-1].any()
+    assert not together[:, -1].any()
 
 
 def test_inputs_are_left_alone():
-    x, weight = torch.randn(4, 6), torch.randn(5, 6)
+    x, weight = normal(4, 6), normal(5, 6)
     before = x.clone(), weight.clone()
-    linear.linear_relu(x, weight)
+    Linear(weight).packed(linear._WORTH_PACKING)(x, relu=True)
+    QuantizedLinear(*quantized(weight))(x, relu=True)
     assert torch.equal(x, before[0])
     assert torch.equal(weight, before[1])
 
 
-def test_missing_operator_is_noticed(monkeypatch):
-    """Builds of torch without oneDNN are taken to F.linear."""
+def test_missing_operators_are_noticed(monkeypatch):
+    """Builds of torch without oneDNN are taken to the public operators."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not linear._has_pointwise(torch.float32)
+    assert not linear._has_quantized()
+
+
+def test_no_quantized_operator_without_vnni(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
+    assert not linear._has_quantized()

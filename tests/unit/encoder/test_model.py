@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from checkpoints import copy_tiny, edit_json, write_checkpoint
 
 from spark_instructor.encoder import InstructorModel, linear, prepare
+from spark_instructor.encoder import model as model_module
 
 TOLERANCE = 1e-5
 
@@ -47,9 +47,17 @@ class TestGoldens:
         flagged = {case["id"] for case, cut in zip(cases, encode_cases(model, cases).truncated, strict=True) if cut}
         assert flagged == {"len513", "len2000", "english-long", "instr509", "instr511", "instr600"}
 
+    @pytest.mark.parametrize("tokens", [1, 100, 100_000])
+    def test_cut_for_the_cache(self, monkeypatch, tiny, cases, golden_vectors, tokens):
+        """However many tokens make a batch, and batches a step."""
+        monkeypatch.setattr(model_module, "_TOKENS_IN_CACHE", tokens)
+        monkeypatch.setattr(model_module, "_TOKENS_IN_STEP", 3 * tokens)
+        assert_close(encode_cases(InstructorModel.load(prepare(tiny)), cases).vectors, golden_vectors)
+
+    @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
     @pytest.mark.parametrize("max_batch", [1, 32])
-    def test_bfloat16(self, tiny, cases, golden_vectors, max_batch):
-        found = encode_cases(InstructorModel.load(prepare(tiny, "bfloat16")), cases, max_batch=max_batch).vectors
+    def test_narrow_precisions(self, tiny, cases, golden_vectors, max_batch, precision):
+        found = encode_cases(InstructorModel.load(prepare(tiny, precision)), cases, max_batch=max_batch).vectors
         assert found.dtype == np.float32
         nonzero = golden_vectors.any(axis=1)
         assert not found[~nonzero].any()
@@ -65,16 +73,16 @@ class TestGoldens:
         assert_close(encoded.vectors, golden_vectors)
         assert encoded.tokens.tolist() == [case["n_tokens"] for case in cases]
 
-    @pytest.mark.parametrize("pointwise", [True, False], ids=["onednn", "F.linear"])
-    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-    def test_either_matrix_product(self, monkeypatch, tiny, cases, golden_vectors, precision, pointwise):
-        """Where torch's private operator is missing, F.linear gives the same vectors."""
-        dtype = getattr(torch, precision)
-        if pointwise and not linear._POINTWISE[dtype]:
-            pytest.skip(f"this torch has no pointwise operator for {precision}")
-        monkeypatch.setitem(linear._POINTWISE, dtype, pointwise)
+    @pytest.mark.parametrize("private", [True, False], ids=["onednn", "public"])
+    @pytest.mark.parametrize(("precision", "tolerance"), [("float32", TOLERANCE), ("bfloat16", 0.03), ("int8", 0.03)])
+    def test_either_matrix_product(self, monkeypatch, tiny, cases, golden_vectors, precision, tolerance, private):
+        """Where torch's private operators are missing, public ones give the same vectors."""
+        if private and not all([linear._QUANTIZED, *linear._POINTWISE.values()]):
+            pytest.skip("this torch or this processor lacks one of the private operators")
+        monkeypatch.setattr(linear, "_POINTWISE", dict.fromkeys(linear._POINTWISE, private))
+        monkeypatch.setattr(linear, "_QUANTIZED", private)
         found = encode_cases(InstructorModel.load(prepare(tiny, precision)), cases).vectors
-        np.testing.assert_allclose(found, golden_vectors, atol=TOLERANCE if precision == "float32" else 0.03, rtol=0)
+        np.testing.assert_allclose(found, golden_vectors, atol=tolerance, rtol=0)
 
 
 class TestArguments:
@@ -222,9 +230,12 @@ def test_what_repeats_is_embedded_once(tiny, monkeypatch):
 
     passed = []
     mean_pooled = model._encoder.mean_pooled
-    monkeypatch.setattr(
-        model._encoder, "mean_pooled", lambda ids, masked: (passed.extend(ids), mean_pooled(ids, masked))[1]
-    )
+
+    def counted(batches):
+        passed.extend(sequence for batch in batches for sequence in batch.sequences)
+        return mean_pooled(batches)
+
+    monkeypatch.setattr(model._encoder, "mean_pooled", counted)
     together = model.encode_counted(instructions, texts)
     assert len(passed) == 4
     for one, vector, tokens in zip(alone, together.vectors, together.tokens, strict=True):

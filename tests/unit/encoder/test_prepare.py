@@ -58,6 +58,20 @@ class TestResult:
         for name, tensor in load_file(prepare(checkpoint, precision) / "model.safetensors").items():
             assert tensor.dtype == (torch.float32 if name in ALWAYS_FLOAT32 else getattr(torch, precision)), name
 
+    def test_int8(self, checkpoint):
+        """Each matrix with a scale for each of its rows; the embeddings are looked up, so bfloat16 is enough."""
+        exact = load_file(prepare(checkpoint) / "model.safetensors")
+        found = load_file(prepare(checkpoint, "int8") / "model.safetensors")
+        matrices = {name for name in exact if name.startswith("layers.")}
+        assert found.keys() == exact.keys() | {f"{name}.scale" for name in matrices}
+        assert found["embedding"].dtype == torch.bfloat16
+        assert all(torch.equal(found[name], exact[name]) for name in ALWAYS_FLOAT32)
+        for name in matrices:
+            assert found[name].dtype == torch.int8
+            assert found[name].abs().max() == 127
+            scale = found[f"{name}.scale"][:, None]
+            assert ((found[name] * scale - exact[name]).abs() <= scale * 0.5001).all()
+
     def test_embeddings_under_their_other_name(self, checkpoint):
         tensors, _ = random_tensors(config_of(checkpoint), 24)
         tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
@@ -104,7 +118,7 @@ class TestContent:
         assert prepare(checkpoint, "float32") != prepare(checkpoint, "bfloat16")
 
     def test_unknown_precision(self, checkpoint):
-        with pytest.raises(ValueError, match=r"'float16'.*float32, bfloat16"):
+        with pytest.raises(ValueError, match=r"'float16'.*float32, bfloat16, int8"):
             prepare(checkpoint, "float16")
 
 
@@ -120,17 +134,23 @@ class TestFromPrepared:
             path.name: path.read_bytes() for path in prepared.iterdir()
         }
 
-    def test_narrowed(self, checkpoint):
-        """By way of a prepared folder or not, bfloat16 holds the same numbers."""
-        direct = load_file(prepare(checkpoint, "bfloat16") / "model.safetensors")
-        narrowed = load_file(prepare(prepare(checkpoint), "bfloat16") / "model.safetensors")
+    @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+    def test_narrowed(self, checkpoint, precision):
+        """By way of a prepared folder or not, a narrow precision holds the same numbers."""
+        direct = load_file(prepare(checkpoint, precision) / "model.safetensors")
+        narrowed = load_file(prepare(prepare(checkpoint), precision) / "model.safetensors")
         assert direct.keys() == narrowed.keys()
         assert all(torch.equal(direct[name], narrowed[name]) for name in direct)
 
-    def test_not_widened(self, checkpoint):
-        prepared = prepare(checkpoint, "bfloat16")
-        with pytest.raises(ValueError, match=r"'checkpoint' .*was prepared in bfloat16") as raised:
-            prepare(prepared, "float32")
+    @pytest.mark.parametrize(
+        ("source", "wanted"), [("bfloat16", "float32"), ("int8", "bfloat16"), ("bfloat16", "int8")]
+    )
+    def test_only_float32_is_narrowed(self, checkpoint, source, wanted):
+        prepared = prepare(checkpoint, source)
+        with pytest.raises(
+            ValueError, match=rf"'checkpoint' .*was prepared in {source}, and {wanted} cannot"
+        ) as raised:
+            prepare(prepared, wanted)
         assert str(prepared) in str(raised.value)
 
 
