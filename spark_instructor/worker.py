@@ -176,9 +176,14 @@ def cached_model(prepared: str, device: str) -> InstructorModel:
 
 
 def _use_cpus(cpus: int) -> None:
-    """Keep torch and the tokenizer to the task's cpus: Spark runs one task a slot, each with its own."""
+    """Keep torch and the tokenizer to the task's cpus: Spark runs one task a slot, each with its own.
+
+    OpenMP reads its variables when torch is first imported, which in a worker is here. Threads that spin
+    while they wait would take the cpus of the other tasks of the host, and cost several times their speed.
+    """
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(cpus)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if cpus > 1 else "false"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     torch.set_num_threads(cpus)

@@ -1,6 +1,7 @@
 """What runs on an executor, without Spark: rows and texts, the cache of models, devices, finding the model."""
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import pickle
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_python
 from pyspark import cloudpickle
 from pyspark.sql.types import StructType
 
@@ -137,16 +139,21 @@ class TestTorchDevice:
             torch_device("cuda", NO_GPU)
 
 
-def test_cpus_of_the_task(monkeypatch):
-    used = []
-    for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setattr(torch, "set_num_threads", used.append)
-    for cpus in (1, 3):
-        worker._use_cpus(cpus)
-        assert os.environ["RAYON_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"] == str(cpus)
-        assert os.environ["TOKENIZERS_PARALLELISM"] == ("true" if cpus > 1 else "false")
-    assert used == [1, 3]
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_cpus_of_the_task(cpus, tmp_path):
+    """In a fresh worker, OpenMP's variables are there before torch is."""
+    code = """
+import json, os, sys
+from spark_instructor import worker
+
+before = "torch" in sys.modules
+worker._use_cpus(int(sys.argv[1]))
+import torch
+names = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "OMP_WAIT_POLICY")
+print(json.dumps([before, torch.get_num_threads(), *(os.environ[name] for name in names)]))
+"""
+    found = json.loads(run_python("-c", code, cpus, cwd=tmp_path))
+    assert found == [False, cpus, str(cpus), str(cpus), "true" if cpus > 1 else "false", "PASSIVE"]
 
 
 class TestLocate:
