@@ -75,6 +75,7 @@ class QuantizedLinear:
 
     def __init__(self, weight: Tensor, scale: Tensor, nonnegative: bool = False) -> None:
         self._scale = scale
+        self._nonnegative = nonnegative
         self._zero_point, self._levels = (0, 255) if nonnegative else (128, 127)
         self._onednn = _QUANTIZED and weight.device.type == "cpu"
         # This packing is slow, so it is done here once: a copy a process, but of a byte an element.
@@ -87,7 +88,7 @@ class QuantizedLinear:
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
         """From x (rows, in) of any floating dtype to float32 (rows, out); ``relu`` follows the product."""
         x = x.float()
-        largest = x.abs().amax(dim=-1, keepdim=True)
+        largest = (x if self._nonnegative else x.abs()).amax(dim=-1, keepdim=True)
         step = largest.clamp_min_(torch.finfo(torch.float32).tiny * self._levels).div_(self._levels)
         # By way of int32, for which torch has a vectorised cast; the added half makes its truncation a rounding.
         codes = (x * step.reciprocal()).add_(self._zero_point + 0.5).to(torch.int32).to(torch.uint8)
