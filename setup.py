@@ -23,6 +23,15 @@ EXTRAS = {
     "spark": ["pyspark[connect]>=3.5"],
     "hub": ["huggingface_hub>=0.23", "protobuf", "sentencepiece"],
     "milvus": ["milvus-lite>=2.4", "pymilvus>=2.5"],
+    "bench": [
+        "ctranslate2>=4.5",
+        "matplotlib",
+        "nncf>=3",
+        "onnxruntime>=1.20",
+        "onnxscript",
+        "openvino>=2025.1",
+        "sentence-transformers>=6",
+    ],
     "dev": [
         "hypothesis",
         "import-linter>=2.1",

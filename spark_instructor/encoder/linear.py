@@ -9,10 +9,14 @@ processor, a GPU) public operators give the same numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def _has_pointwise(precision: torch.dtype) -> bool:
@@ -38,6 +42,19 @@ _WORTH_PACKING = 2048
 """Rows from which packing a matrix, a copy of it, costs less than it gains."""
 
 
+class Product(Protocol):
+    """A product with one weight (out, in)."""
+
+    def packed(self, rows: int) -> Self:
+        """The same for products with about ``rows`` rows in all, soon to be dropped."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``x @ weight.T`` for x (rows, in) of any floating dtype: (rows, out)."""
+
+    def feed_forward(self, x: Tensor, out: Self) -> Tensor:
+        """``out(relu(self(x)))``."""
+
+
 class Linear:
     """``x @ weight.T`` with a float32 or bfloat16 weight (out, in)."""
 
@@ -55,28 +72,32 @@ class Linear:
             return Linear(torch.ops.mkldnn._reorder_linear_weight(self._weight, rows))
         return self
 
-    def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        """From x (rows, in) of any dtype to (rows, out) of the weight's; ``relu`` follows the product."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """From x (rows, in) of any dtype to (rows, out) of the weight's."""
+        return self._product(x)
+
+    def feed_forward(self, x: Tensor, out: Linear) -> Tensor:
+        """``out(relu(self(x)))``."""
+        return out(self._product(x, "relu"))
+
+    def _product(self, x: Tensor, after: str = "none") -> Tensor:
         x = x.to(self._weight.dtype)
         if self._pointwise:
-            after = "relu" if relu else "none"
             result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, after, [], "")
             return result
         result = F.linear(x, self._weight)
-        return result.relu_() if relu else result
+        return result.relu_() if after == "relu" else result
 
 
 class QuantizedLinear:
     """``x @ weight.T`` in 8-bit integers: the weight with a scale for each row, x with one for each of its rows.
 
     ``weight`` is int8 (out, in) and ``scale`` float32 (out,), as `quantized` gives them. x is quantized as it
-    comes, to unsigned integers around 128; where it is never negative, ``nonnegative`` gives it all 8 bits.
+    comes, to unsigned integers, which is what processors multiply with signed weights.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, nonnegative: bool = False) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
         self._scale = scale
-        self._nonnegative = nonnegative
-        self._zero_point, self._levels = (0, 255) if nonnegative else (128, 127)
         self._onednn = _QUANTIZED and weight.device.type == "cpu"
         # This packing is slow, so it is done here once: a copy a process, but of a byte an element.
         self._weight = torch.ops.onednn.qlinear_prepack(weight, None) if self._onednn else weight.float()
@@ -85,43 +106,57 @@ class QuantizedLinear:
         """Itself; see `Linear.packed`."""
         return self
 
-    def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        """From x (rows, in) of any floating dtype to float32 (rows, out); ``relu`` follows the product."""
-        x = x.float()
-        largest = (x if self._nonnegative else x.abs()).amax(dim=-1, keepdim=True)
-        step = largest.clamp_min_(torch.finfo(torch.float32).tiny * self._levels).div_(self._levels)
-        # By way of int32, for which torch has a vectorised cast; the added half makes its truncation a rounding.
-        codes = (x * step.reciprocal()).add_(self._zero_point + 0.5).to(torch.int32).to(torch.uint8)
-        return self._product(codes, "relu" if relu else "none").mul_(step)
+    def __call__(self, x: Tensor) -> Tensor:
+        """From x (rows, in) of any floating dtype to float32 (rows, out)."""
+        codes, step = _signed_codes(x.float())
+        return self._product(codes, _ZERO_POINT).mul_(step)
 
-    def _product(self, codes: Tensor, after: str) -> Tensor:
+    def feed_forward(self, x: Tensor, out: QuantizedLinear) -> Tensor:
+        """``out(relu(self(x)))``; x's scale goes through the relu and is applied at the end."""
+        codes, step = _signed_codes(x.float())
+        codes, step_of_hidden = _unsigned_codes_of(self._product(codes, _ZERO_POINT, "relu"))
+        return out._product(codes, 0).mul_(step.mul_(step_of_hidden))
+
+    def _product(self, codes: Tensor, zero_point: int, after: str = "none") -> Tensor:
         if self._onednn:
             zeros = torch.zeros(len(self._scale), dtype=torch.int64)
             result: Tensor = torch.ops.onednn.qlinear_pointwise(
-                codes,
-                1.0,
-                self._zero_point,
-                self._weight,
-                self._scale,
-                zeros,
-                None,
-                1.0,
-                0,
-                torch.float32,
-                after,
-                [],
-                "",
+                codes, 1.0, zero_point, self._weight, self._scale, zeros, None, 1.0, 0, torch.float32, after, [], ""
             )
             return result
-        result = F.linear(codes.float() - self._zero_point, self._weight) * self._scale
+        result = F.linear(codes.float() - zero_point, self._weight) * self._scale
         return result.relu_() if after == "relu" else result
 
 
-def linear(tensors: Mapping[str, Tensor], name: str, nonnegative: bool = False) -> Linear | QuantizedLinear:
-    """The product with the weight ``name`` of a prepared folder's tensors; see `QuantizedLinear`."""
+_ZERO_POINT = 128
+
+
+def _signed_codes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row of x as unsigned 8-bit integers around `_ZERO_POINT`, and its step (rows, 1)."""
+    step = _step(x.abs().amax(dim=-1, keepdim=True), 127)
+    return _rounded((x * step.reciprocal()).add_(_ZERO_POINT + 0.5)), step
+
+
+def _unsigned_codes_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row of x, which is nowhere negative and is overwritten, as unsigned 8-bit integers, and its step."""
+    step = _step(x.amax(dim=-1, keepdim=True), 255)
+    return _rounded(x.mul_(step.reciprocal()).add_(0.5)), step
+
+
+def _step(largest: Tensor, levels: int) -> Tensor:
+    return largest.clamp_min_(torch.finfo(torch.float32).tiny * levels).div_(levels)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """Floor of x as uint8, by way of int32, for which torch has a vectorised cast."""
+    return x.to(torch.int32).to(torch.uint8)
+
+
+def linear(tensors: Mapping[str, Tensor], name: str) -> Product:
+    """The product with the weight ``name`` of a prepared folder's tensors."""
     weight = tensors[name]
     if weight.dtype == torch.int8:
-        return QuantizedLinear(weight, tensors[scale_name(name)], nonnegative)
+        return QuantizedLinear(weight, tensors[scale_name(name)])
     return Linear(weight)
 
 

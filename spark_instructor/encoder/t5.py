@@ -42,7 +42,7 @@ class T5Encoder:
         self._shape = shape
         self._embedding = tensors["embedding"]
         self._layers = [
-            [linear(tensors, f"layers.{i}.{part}", nonnegative=part == "wo") for part in ("qkv", "o", "wi", "wo")]
+            [linear(tensors, f"layers.{i}.{part}") for part in ("qkv", "o", "wi", "wo")]
             for i in range(shape.num_layers)
         ]
         self._final_norm = tensors["final_norm"]
@@ -65,7 +65,7 @@ class T5Encoder:
                 stream = one.stream
                 projected = qkv(_rms_norm(stream, epsilon)).to(precision)
                 stream += o(self._attended(projected, bias, one.runs))
-                stream += wo(wi(_rms_norm(stream, epsilon), relu=True))
+                stream += wi.feed_forward(_rms_norm(stream, epsilon), wo)
         return [one.mean(_rms_norm(one.stream, epsilon) * self._final_norm) for one in packed]
 
     def _attended(self, projected: Tensor, bias: Tensor, runs: Sequence[_Run]) -> Tensor:

@@ -27,12 +27,14 @@ def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide
     product = Linear(weight)
     if packed:
         product = product.packed(linear._WORTH_PACKING)
+    found = product(x)
+    assert found.dtype == precision
     exact = x.to(precision).double() @ weight.double().T
-    for relu, wanted in ((False, exact), (True, exact.relu())):
-        found = product(x, relu=relu)
-        assert found.dtype == precision
-        torch.testing.assert_close(found.double(), wanted, **BOUNDS[precision])
-        assert not relu or found.min() >= 0
+    torch.testing.assert_close(found.double(), exact, **BOUNDS[precision])
+
+    out = Linear((normal(7, wide_out, seed=2) / wide_out**0.5).to(precision))
+    hidden = exact.relu().to(precision)
+    torch.testing.assert_close(product.feed_forward(x, out).double(), out(hidden).double(), **BOUNDS[precision])
 
 
 def test_few_rows_are_not_worth_packing():
@@ -41,28 +43,34 @@ def test_few_rows_are_not_worth_packing():
 
 
 @pytest.mark.parametrize("onednn", [True, False])
-@pytest.mark.parametrize("nonnegative", [False, True])
 @pytest.mark.parametrize(("rows", "wide_in", "wide_out"), SHAPES)
-def test_quantized_products(monkeypatch, rows, wide_in, wide_out, nonnegative, onednn):
+def test_quantized_products(monkeypatch, rows, wide_in, wide_out, onednn):
     """As exact as 8 bits on either side allow: each input is off by half a step at most."""
     if onednn and not linear._QUANTIZED:
         pytest.skip("this torch or this processor has no quantized operator")
     monkeypatch.setattr(linear, "_QUANTIZED", onednn)
     x, weight = normal(rows, wide_in), normal(wide_out, wide_in, seed=1)
-    if nonnegative:
-        x = x.abs()
-    product = QuantizedLinear(*quantized(weight), nonnegative)
+    product = QuantizedLinear(*quantized(weight))
+    found = product(x)
+    assert found.dtype == torch.float32
     exact = x.double() @ weight.double().T
-    step_of_x = x.abs().amax(1, keepdim=True) / (255 if nonnegative else 127)
+    assert ((found - exact).abs() <= half_steps(x, weight, levels=127) + 1e-5).all()
+
+    of_out = normal(7, wide_out, seed=2)
+    hidden = found.relu()
+    exact = hidden.double() @ of_out.double().T
+    found = product.feed_forward(x, QuantizedLinear(*quantized(of_out)))
+    # Never negative, the hidden values have all 8 bits to themselves.
+    assert ((found - exact).abs() <= half_steps(hidden, of_out, levels=255) + 1e-5).all()
+
+
+def half_steps(x, weight, levels):
+    """The most that rounding moves a product: half a step of either side times the other side."""
+    step_of_x = x.abs().amax(1, keepdim=True) / levels
     step_of_weight = weight.abs().amax(1) / 127
-    bound = step_of_x / 2 * weight.abs().sum(1) + step_of_weight / 2 * (
-        x.abs().sum(1, keepdim=True) + wide_in * step_of_x
+    return step_of_x / 2 * weight.abs().sum(1) + step_of_weight / 2 * (
+        x.abs().sum(1, keepdim=True) + x.shape[1] * step_of_x
     )
-    for relu, wanted in ((False, exact), (True, exact.relu())):
-        found = product(x, relu=relu)
-        assert found.dtype == torch.float32
-        assert ((found - wanted).abs() <= bound + 1e-5).all()
-        assert not relu or found.min() >= 0
 
 
 def test_quantized_products_agree(monkeypatch):
@@ -86,12 +94,16 @@ def test_quantized_rows_do_not_meet():
 
 
 def test_inputs_are_left_alone():
-    x, weight = normal(4, 6), normal(5, 6)
+    x, weight, out = normal(4, 6), normal(5, 6), normal(3, 5)
     before = x.clone(), weight.clone()
-    Linear(weight).packed(linear._WORTH_PACKING)(x, relu=True)
-    QuantizedLinear(*quantized(weight))(x, relu=True)
-    assert torch.equal(x, before[0])
-    assert torch.equal(weight, before[1])
+    for product, second in (
+        (Linear(weight).packed(linear._WORTH_PACKING), Linear(out)),
+        (QuantizedLinear(*quantized(weight)), QuantizedLinear(*quantized(out))),
+    ):
+        product(x)
+        product.feed_forward(x, second)
+        assert torch.equal(x, before[0])
+        assert torch.equal(weight, before[1])
 
 
 def test_missing_operators_are_noticed(monkeypatch):
