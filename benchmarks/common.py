@@ -1,0 +1,135 @@
+"""What the benchmarks share: processes on cores of their own, tables, json, and what machine it was."""
+
+import argparse
+import atexit
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "spark-instructor-embeddings",
+    "torch",
+    "pyspark",
+    "sentence-transformers",
+    "transformers",
+    "onnxruntime",
+    "ctranslate2",
+    "openvino",
+    "nncf",
+)
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+# Read when a library starts, so set before a process imports any: one thread for each process.
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, those that every benchmark has among them; the environment is ready for its processes."""
+    parser.add_argument("--model", type=Path, help="an INSTRUCTOR checkpoint's folder (default: random, base's shape)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    arguments.machine = machine()  # now, as the load average is that of other work yet
+    prepared = tempfile.mkdtemp(prefix="benchmarks-")  # of this run: a change of the encoder never meets old files
+    atexit.register(shutil.rmtree, prepared, ignore_errors=True)
+    os.environ.update(ONE_THREAD, HF_HOME=prepared, HF_HUB_OFFLINE="1")
+    os.environ.update(TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error", PYTHONWARNINGS="ignore")
+    return arguments
+
+
+def cache() -> Path:
+    """The folder for what is made once: the checkpoint, and what engines make of it."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "spark_instructor_benchmarks").expanduser()
+
+
+def cores(count: int) -> list[int]:
+    """The last ``count`` of the cores that this process may use, which `taskset` narrows; fewer come up again."""
+    available = sorted(os.sched_getaffinity(0), reverse=True)
+    if len(available) < count:
+        say(f"WARNING: {count} cores are wanted, and there are {len(available)}: what runs at once shares them")
+    return [available[i % len(available)] for i in range(count)]
+
+
+def process(on: Iterable[int]) -> ProcessPoolExecutor:
+    """A fresh process on these cores only, which runs what is submitted to it, one call after the other."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(set(on),))
+
+
+def _begin(on: set[int]) -> None:
+    os.sched_setaffinity(0, on)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no result
+
+
+def run_apart(function: Callable[..., Any], *arguments: Any, on: Iterable[int]) -> Any:
+    """What the function returns, run in a fresh process that ends with it."""
+    with process(on) as one:
+        return one.submit(function, *arguments).result()
+
+
+def say(message: str) -> None:
+    """Tell how far the benchmark is, beside its results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table in Markdown; the first column holds names, the others figures."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    print(f"\n{title}\n")
+    for row in (cells[0], rule, *cells[1:]):
+        aligned = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
+        print(f"| {' | '.join(aligned)} |")
+
+
+def write_json(arguments: argparse.Namespace, figures: Mapping[str, Any]) -> None:
+    """Write a benchmark's figures with the command and the machine, where ``--json`` says so."""
+    if arguments.json is not None:
+        command = " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+        content = {"command": command, "machine": arguments.machine, **figures}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """The processor, memory, system and versions that figures belong to, and how busy it is."""
+    return {
+        "processor": _cpuinfo("model name"),
+        "instructions": [flag for flag in CPU_FLAGS if flag in cpu_flags()],
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def cpu_flags() -> list[str]:
+    """What the processor can do, in the kernel's names."""
+    return _cpuinfo("flags").split()
+
+
+def _cpuinfo(key: str) -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,149 @@
+"""What the benchmarks embed, and with which model."""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import common
+import numpy as np
+import numpy.typing as npt
+
+from spark_instructor.prepared import file_hash, publish_folder
+
+HERE = Path(__file__).parent
+DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
+QUESTION_INSTRUCTION = "Represent the question for retrieval: "
+SETS = ("texts", "queries", "repeats")
+REPEATED = 0.37  # of the rows of the set "repeats"
+CHECKED = 100  # texts of a set whose vectors are compared with float64
+
+SHAPES = {
+    "base": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},  # instructor-base
+    "small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},  # t5-small
+}
+_DIMENSION = 768
+_VOCABULARY = 32128
+
+
+class TextSet(NamedTuple):
+    """Texts that are embedded with one instruction."""
+
+    name: str
+    instruction: str
+    texts: list[str]
+
+    def checked(self) -> "TextSet":
+        """The texts, evenly taken, whose vectors are compared with float64."""
+        return self._replace(texts=self.texts[:: max(len(self.texts) // CHECKED, 1)][:CHECKED])
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A checkpoint in the hub's layout."""
+
+    path: Path
+    derived: Path
+    """Folder for what is made of it once: references, other engines' formats."""
+    max_length: int
+    config: dict[str, Any]
+
+    def flops(self, lengths: npt.NDArray[np.int64]) -> float:
+        """Floating-point operations of the matrix products for texts of these tokens, padding not counted.
+
+        Two for each multiply-add of the layers' matrices and of the attention's two products.
+        """
+        shape = self.config
+        inner = shape["num_heads"] * shape["d_kv"]
+        of_token = shape["d_model"] * (4 * inner + 2 * shape["d_ff"])
+        attention = 2 * inner * float(np.square(lengths, dtype=np.float64).sum())
+        return 2 * shape["num_layers"] * (of_token * float(lengths.sum()) + attention)
+
+
+def model(path: Path | None, shape: str = "base") -> Model:
+    """The checkpoint at ``path``, or one of random weights in a shape of `SHAPES`, made once.
+
+    Raises FileNotFoundError where the path holds no checkpoint.
+    """
+    if path is None:
+        path = common.cache() / f"random-{shape}"
+        if not path.is_dir():
+            common.say(f"Writing a checkpoint of random weights to {path}")
+            common.run_apart(_write_checkpoint, path, shape, on=common.cores(1))
+    limits = json.loads((path / "sentence_bert_config.json").read_text("utf-8"))
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(file_hash(file).encode())
+    return Model(
+        path=path.absolute(),
+        derived=common.cache() / "derived" / digest.hexdigest()[:16],
+        max_length=limits["max_seq_length"],
+        config=json.loads((path / "config.json").read_text("utf-8")),
+    )
+
+
+def text_set(name: str, count: int) -> TextSet:
+    """One of `SETS`, passages, questions, or passages of which some repeat; at most ``count``, of all lengths."""
+    if name == "queries":
+        return TextSet(name, QUESTION_INSTRUCTION, _sample(_read("queries"), count))
+    passages = _sample(_read("passages"), count)
+    return TextSet(name, DOCUMENT_INSTRUCTION, passages if name == "texts" else _with_repeats(passages))
+
+
+def of_words(words: int, count: int) -> TextSet:
+    """Distinct texts of so many words each, cut from the passages."""
+    stream = " ".join(_read("passages")).split()
+    starts = (i * 7 % (len(stream) - words) for i in range(count))
+    return TextSet(
+        f"{words} words",
+        DOCUMENT_INSTRUCTION,
+        [" ".join((str(i), *stream[start : start + words - 1])) for i, start in enumerate(starts)],
+    )
+
+
+def shares(texts: list[str], count: int) -> list[list[str]]:
+    """The texts dealt into ``count`` shares of equal work: of equally many texts of equal lengths, shuffled."""
+    by_length = sorted(texts, key=len)
+    return [_shuffled(by_length[i::count]) for i in range(count)]
+
+
+def _sample(texts: list[str], count: int) -> list[str]:
+    """At most ``count`` of the texts, evenly taken over their lengths, shuffled."""
+    by_length = sorted(texts, key=len)
+    taken = [by_length[i * len(texts) // count] for i in range(count)] if count < len(texts) else texts
+    return _shuffled(taken)
+
+
+def _with_repeats(texts: list[str]) -> list[str]:
+    """The texts with `REPEATED` of them replaced by their neighbours in length, so that no tokens are saved."""
+    by_length = sorted(texts, key=len)
+    for i in range(1, len(by_length)):
+        if int(i * REPEATED) > int((i - 1) * REPEATED):
+            by_length[i] = by_length[i - 1]
+    return _shuffled(by_length)
+
+
+def _shuffled(texts: list[str]) -> list[str]:
+    return random.Random(0).sample(texts, len(texts))
+
+
+def _read(name: str) -> list[str]:
+    with gzip.open(HERE / "data" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
+def _write_checkpoint(path: Path, shape: str) -> None:
+    sys.path.append(str(HERE.parent / "tests"))
+    from checkpoints import write_checkpoint, write_json
+
+    with publish_folder(path) as new:
+        write_checkpoint(new, dimension=_DIMENSION, vocab_size=_VOCABULARY, tokenizer_files=(), **SHAPES[shape])
+        (new / "tokenizer.json").write_bytes(gzip.decompress((HERE / "data/tokenizer.json.gz").read_bytes()))
+        special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+        write_json(
+            new / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, **special}
+        )

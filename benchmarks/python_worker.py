@@ -1,0 +1,138 @@
+"""A Python worker of an executor, without the executor: the same imports, the same calls, a process of its own.
+
+`PythonWorker` starts one; run as a script this file is the worker.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import inputs
+
+KINDS = ("spark_instructor", "sentence-transformers")
+
+Embed = Callable[[list[str]], None]
+
+
+class PythonWorker:
+    """A worker that has loaded a model, and embedded one text and then ``count`` texts of ``words`` words.
+
+    ``folder`` is a prepared folder for spark_instructor, a checkpoint for sentence-transformers.
+    """
+
+    def __init__(self, kind: str, folder: Path, core: int, words: int = 80, count: int = 0) -> None:
+        start = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, kind, str(folder), str(words), str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the worker for {kind} ended with exit code {self._process.wait()}; see above")
+        told = json.loads(answer)
+        ends = [start, *told["ends"].values()]
+        self.seconds: dict[str, float] = {
+            step: end - begin for step, begin, end in zip(told["ends"], ends, ends[1:], strict=False)
+        }
+        """How long each step to the first vector took, the start of Python included."""
+        self.peak_mb: float = told["peak_mb"]
+        """The most memory that it ever held (its resident set)."""
+
+    def pss_mb(self) -> float:
+        """Its memory now: its own pages, and of those it shares with other processes its part."""
+        lines = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+    def end(self) -> None:
+        """Let it end; it waits for its input to be closed."""
+        self._process.communicate()
+
+
+def main() -> None:
+    kind, folder, words, count = sys.argv[1:]
+    ends: dict[str, float] = {}
+
+    def done(step: str) -> None:
+        ends[step] = time.perf_counter()
+
+    # What Spark's own worker has imported before it calls a pandas UDF.
+    import pandas  # noqa: F401
+    import pyarrow  # noqa: F401
+    import pyspark.worker  # noqa: F401
+
+    done("Python, pyspark")
+    import torch  # noqa: F401
+
+    done("torch")
+    open_model = {"spark_instructor": _spark_instructor, "sentence-transformers": _sentence_transformers}[kind]()
+    done("imports")
+    embed = open_model(folder)
+    done("load")
+    embed(["What does a worker need before its first vector?"])
+    done("first vector")
+
+    if int(count):
+        embed(inputs.of_words(int(words), int(count)).texts)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"ends": ends, "peak_mb": peak_mb}), flush=True)
+    sys.stdin.read()
+
+
+def _spark_instructor() -> Callable[[str], Embed]:
+    """Import; the model is loaded, kept and called as in an executor."""
+    import pandas as pd
+
+    import spark_instructor.encoder  # noqa: F401
+    from spark_instructor import worker
+
+    def open_model(folder: str) -> Embed:
+        job = worker.Job(
+            model=worker.Shipped(name="benchmark", key="benchmark", path=folder, archive=None),
+            nested=(False,),
+            counted=False,
+            instruction=inputs.DOCUMENT_INSTRUCTION,
+            device="cpu",
+            max_length=None,
+            max_batch=None,
+            long_text="truncate",
+        )
+
+        def embed(texts: list[str]) -> None:
+            frames = iter([pd.DataFrame({"text": texts})] if texts else [])
+            for _ in worker.embed_frames(dataclasses.asdict(job), frames):
+                pass
+
+        embed([])  # which loads the model
+        return embed
+
+    return open_model
+
+
+def _sentence_transformers() -> Callable[[str], Embed]:
+    """Import; the model is loaded and called as in a pandas UDF."""
+    from sentence_transformers import SentenceTransformer
+
+    def open_model(folder: str) -> Embed:
+        model: Any = SentenceTransformer(folder, device="cpu")
+        model.set_pooling_include_prompt(False)
+
+        def embed(texts: list[str]) -> None:
+            model.encode(texts, prompt=inputs.DOCUMENT_INSTRUCTION)
+
+        return embed
+
+    return open_model
+
+
+if __name__ == "__main__":
+    main()
