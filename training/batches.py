@@ -1,0 +1,215 @@
+"""What one training step sees: texts to distil, and by turns a crossed grid or pairs.
+
+A step's batch depends on the seed and the step's number alone, so a run resumes at any step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import instructions
+import numpy as np
+import numpy.typing as npt
+import torch
+from corpus import Corpus
+from model import MOST_TOKENS, Batch, padded
+
+FAMILIES_A_STEP = 32
+GRID = (8, 6)  # values of one facet, values of the other
+GRID_TEXTS = 96  # two texts a cell, or more where a facet has fewer values
+PAIR_TOKENS = 4096  # of texts, about, on both sides
+PLAIN_SHARE = 0.6  # of distilled families, and of pairs, without instruction
+
+# How often a source's families are drawn. Short and varied texts, questions and dialogue come more often than
+# their number says.
+_FAMILY_WEIGHTS = {
+    "acl": 5, "captions": 7, "clinc150": 2, "covid-qa": 1, "dialogues": 4, "disflqa": 3, "factbook": 2, "fewrel": 5,
+    "goemotions": 4, "gsm8k": 1, "headlines": 5, "hwu64": 2, "medquad": 5, "movie_reviews": 4, "nltk-inaugural": 1,
+    "nltk-product_reviews_1": 0.02, "nltk-product_reviews_2": 0.5, "nltk-state_union": 3, "openstax": 7,
+    "openstax-philschatz": 9, "peps": 2, "pros_cons": 2, "scitldr": 2, "selfdialogue": 6, "sentence_polarity": 2,
+    "snips": 2, "subjectivity": 2, "taskmaster": 3, "tldr": 2, "triviaqa-questions": 6, "variants": 14, "wordnet": 8,
+}  # fmt: skip
+_PAIR_WEIGHTS = {
+    "acl": 3, "covid-faq": 0.1, "covid-qa": 1, "disflqa": 1, "factbook": 2, "medquad": 4, "openstax": 2,
+    "openstax-glossary": 1, "openstax-philschatz": 3, "openstax-philschatz-glossary": 2, "peps": 0.3, "scitldr": 1,
+    "tldr": 1, "wordnet": 3,
+}  # fmt: skip
+_FACET_WEIGHTS = {
+    "acl": 1, "any source": 3, "captions": 2, "clinc150": 3, "dialogues": 8, "disflqa": 1, "factbook": 1.5,
+    "fewrel": 1, "goemotions": 1.5, "headlines": 1, "hwu64": 3, "medquad questions": 3, "movie_reviews": 1,
+    "pros_cons": 1, "selfdialogue": 3, "sentence_polarity": 0.5, "snips": 1.5, "taskmaster": 3, "tldr": 1,
+    "triviaqa-questions": 1,
+}  # fmt: skip
+
+# Facets of a text's form: less often asked for than what it is about or does, and two of them seldom together.
+_FORMAL = {"form", "length", "negation", "numbers", "person", "question_word", "tense", "when"}
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """Rows whose vectors should be the teacher's; ``sequences`` are theirs."""
+
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Texts under two instructions: first all under the one, with these labels, then all under the other."""
+
+    labels: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of queries, then as many of what they ask for."""
+
+    rows: npt.NDArray[np.int64]
+
+
+Part = Distilled | Grid | Pairs
+Line = tuple[str, int]  # an instruction and the row of a text
+
+
+class Batches:
+    """The steps' batches of a corpus."""
+
+    def __init__(self, corpus: Corpus, *, grids: bool, seed: int = 0) -> None:
+        self._corpus, self._grids, self._seed = corpus, grids, seed
+        draws = corpus.draws
+        self._families = _Weighted(draws["families"], _FAMILY_WEIGHTS)
+        self._pairs = _Weighted(draws["pairs"], _PAIR_WEIGHTS)
+        self._facets = _Weighted(
+            {source: FacetTexts(**group) for source, group in draws["facets"].items()}, _FACET_WEIGHTS
+        )
+
+    def step(self, number: int) -> list[tuple[Part, list[Line]]]:
+        """The parts of a step, each with its sequences."""
+        random = Random(f"{self._seed} {number}")
+        parts = [self._distilled(random)]
+        if number % 2 == 0:
+            parts.append(self._paired(random))
+        elif self._grids:
+            parts.append(self._grid(random))
+        return parts
+
+    def batches(self, sequences: Sequence[Line]) -> tuple[list[Batch], torch.Tensor]:
+        """Sequences as batches, and the order that brings the vectors back."""
+        before = [self._corpus.instruction_tokens(instruction) for instruction, _ in sequences]
+        after = [self._corpus.tokens(row) for _, row in sequences]
+        return padded(before, after)
+
+    def _distilled(self, random: Random) -> tuple[Part, list[Line]]:
+        sequences = {}
+        for _ in range(FAMILIES_A_STEP):
+            source, families = self._families.draw(random)
+            instruction = "" if random.random() < PLAIN_SHARE else instructions.general(source, random)
+            sequences |= dict.fromkeys(random.choice(families), instruction)
+        return Distilled(np.array(list(sequences))), [(instruction, row) for row, instruction in sequences.items()]
+
+    def _paired(self, random: Random) -> tuple[Part, list[Line]]:
+        _, group = self._pairs.draw(random)
+        chosen: dict[int, int] = {}
+        tokens = 0
+        while tokens < PAIR_TOKENS and len(chosen) < 128:
+            query, passage = random.choice(group["rows"])
+            chosen[query] = passage
+            tokens += sum(min(len(self._corpus.tokens(row)), MOST_TOKENS) for row in (query, passage))
+        if random.random() < PLAIN_SHARE:
+            before = ("", "")
+        else:
+            before = tuple(instructions.reworded(instruction, random) for instruction in group["instructions"])
+        sequences = [(before[0], row) for row in chosen] + [(before[1], row) for row in chosen.values()]
+        return Pairs(np.array([row for _, row in sequences])), sequences
+
+    def _grid(self, random: Random) -> tuple[Part, list[Line]]:
+        source, texts = self._facets.draw(random)
+        facets, rows, labels = texts.grid(random)
+        sequences = []
+        for facet in facets:
+            instruction = instructions.for_facet(source, facet, random)
+            sequences += [(instruction, row) for row in rows]
+        return Grid(labels), sequences
+
+
+class FacetTexts:
+    """The texts of a source, by their labels."""
+
+    def __init__(self, rows: list[int], labels: list[dict[str, str]]) -> None:
+        self._rows, self._labels = rows, labels
+        self._by_label: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for i, found in enumerate(labels):
+            for facet, label in found.items():
+                self._by_label[facet][label].append(i)
+        self.crossings = self._find_crossings()
+        self._weights = [0.2 ** sum(facet in _FORMAL for facet in crossing) for crossing in self.crossings]
+
+    def _find_crossings(self) -> list[tuple[str, str]]:
+        """Pairs of facets that cross: neither follows from the other."""
+        names = sorted(self._by_label)
+        crossings = []
+        for n, a in enumerate(names):
+            for b in names[n + 1 :]:
+                cells = {(found[a], found[b]) for found in self._labels if a in found and b in found}
+                counts = (Counter(value for value, _ in cells), Counter(value for _, value in cells))
+                if all(sum(number > 1 for number in count.values()) > 1 for count in counts):
+                    crossings.append((a, b))
+        return crossings
+
+    def grid(
+        self, random: Random
+    ) -> tuple[tuple[str, str], list[int], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Two facets that cross, texts of a grid over some of their values, and the labels in each facet.
+
+        Cells that have no text stay empty; a value that would be alone in its row or column is not drawn.
+        """
+        a, b = random.choices(self.crossings, self._weights)[0]
+        if random.random() < 0.5:
+            a, b = b, a
+        cells: dict[tuple[Hashable, Hashable], list[int]] = defaultdict(list)
+        a_values = self._frequent(a, random, GRID[0])
+        for value in a_values:
+            for i in self._by_label[a][value]:
+                if b in self._labels[i]:
+                    cells[value, self._labels[i][b]].append(i)
+        in_column = Counter(b_value for _, b_value in cells)
+        shared = [b_value for b_value, count in in_column.items() if count > 1]
+        if len(a_values) < 2 or len(shared) < 2:
+            return self.grid(random)
+        # Values that cross most of the rows, in an order that differs from grid to grid.
+        shared.sort(key=lambda b_value: in_column[b_value] * (0.3 + random.random()), reverse=True)
+        del shared[GRID[1] :]
+        chosen, labels_a, labels_b = [], [], []
+        texts_a_cell = max(2, GRID_TEXTS // (len(a_values) * len(shared)))
+        for column, b_value in enumerate(shared):
+            for line, a_value in enumerate(a_values):
+                texts = cells.get((a_value, b_value), [])
+                for i in random.sample(texts, min(texts_a_cell, len(texts))):
+                    chosen.append(self._rows[i])
+                    labels_a.append(line)
+                    labels_b.append(column)
+        return (a, b), chosen, (np.array(labels_a), np.array(labels_b))
+
+    def _frequent(self, facet: str, random: Random, most: int) -> list[str]:
+        """Some values of a facet, those with many texts more likely."""
+        values = list(self._by_label[facet])
+        values.sort(
+            key=lambda value: min(len(self._by_label[facet][value]), 200) ** 0.5 * random.random(), reverse=True
+        )
+        return values[:most]
+
+
+class _Weighted:
+    """Draws groups by the weight of their source."""
+
+    def __init__(self, groups: dict[str, Any], weights: dict[str, float]) -> None:
+        self._names = list(groups)
+        self._groups = groups
+        self._cumulative = np.cumsum([weights[name.split(":")[0]] for name in self._names]).tolist()
+
+    def draw(self, random: Random) -> tuple[str, Any]:
+        name = random.choices(self._names, cum_weights=self._cumulative)[0]
+        return name, self._groups[name]

@@ -1,0 +1,270 @@
+"""The corpus of a run: every text once, as token ids, and what each stage draws from it.
+
+    python training/corpus.py DATA RUN
+
+reads the open training files of ``DATA`` and ``RUN/spiece.model``, and writes ``RUN/corpus/``:
+texts.jsonl, tokens.npy with offsets.npy, and draws.json, which holds rows (numbers of texts):
+
+- families: of each source, runs of four rows that are near each other, for distillation;
+- pairs: of each source, its instructions and (row, row) of question and passage, title and abstract, ...;
+- facets: of each source, rows and their label in each facet, None where it has none, for the grids;
+- held_out: pairs and facets of the same form, which training never draws, for `score.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any
+from zlib import crc32
+
+import facets
+import numpy as np
+import numpy.typing as npt
+import sentencepiece
+from phrases import FAMILY, Sentence, dialogue_families, headline_families, scene_families
+
+MOST_FAMILIES_OF_A_SOURCE = 6_000  # 24,000 texts: fewer than there are, as each text costs a teacher's look
+VARIED_SENTENCES = 20_000
+COMPOSED_FAMILIES = {"dialogues": 10_000, "captions": 10_000, "headlines": 5_000}
+FACET_TEXTS_OF_A_SOURCE = 20_000
+HELD_OUT = 20  # one of so many labelled texts and pairs
+_SHORT_SOURCES = (
+    "disflqa",
+    "fewrel",
+    "goemotions",
+    "medquad",
+    "movie_reviews",
+    "nltk-state_union",
+    "openstax-philschatz",
+    "selfdialogue",
+    "sentence_polarity",
+    "taskmaster",
+    "triviaqa-questions",
+    "wordnet",
+)
+
+# The facets of each source by rule, beside those it comes with.
+_RULES: dict[str, tuple[str, ...]] = {
+    "acl": ("paper_topic", "paper_role"),
+    "clinc150": ("form", "act", "person"),
+    "disflqa": ("question_word", "tense"),
+    "fewrel": ("tense", "numbers"),
+    "goemotions": ("form", "person", "tense", "negation"),
+    "hwu64": ("form", "act", "when"),
+    "movie_reviews": ("film_aspect", "person", "form", "negation"),
+    "pros_cons": ("product_aspect", "length"),
+    "selfdialogue": ("chat_topic", "act", "person", "tense"),
+    "sentence_polarity": ("film_aspect", "negation", "person"),
+    "snips": ("form", "act", "when"),
+    "taskmaster": ("chat_topic", "act", "form", "numbers"),
+    "tldr": ("command_action", "command_object"),
+    "triviaqa-questions": ("trivia_topic", "question_word"),
+}
+# What sources have in common makes grids whose other facet is the source itself.
+_COMMON_RULES = ("form", "person", "tense", "negation", "numbers", "length", "question_word")
+
+
+class Corpus:
+    """A prepared corpus."""
+
+    def __init__(self, run: Path) -> None:
+        folder = run / "corpus"
+        with (folder / "texts.jsonl").open(encoding="utf-8") as file:
+            self.texts: list[str] = [json.loads(line) for line in file]
+        self._tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+        self._offsets = np.load(folder / "offsets.npy")
+        self.draws: dict[str, Any] = json.loads((folder / "draws.json").read_text("utf-8"))
+        self._processor = sentencepiece.SentencePieceProcessor(model_file=str(run / "spiece.model"))
+        self.instruction_tokens = lru_cache(maxsize=1 << 16)(self.encode)  # each ends in a space, so joins cleanly
+
+    def tokens(self, row: int) -> npt.NDArray[np.uint16]:
+        """Token ids of a text, without ``</s>``."""
+        return self._tokens[self._offsets[row] : self._offsets[row + 1]]
+
+    def pieces(self) -> list[str]:
+        """The vocabulary's pieces as text."""
+        processor = self._processor
+        return [processor.id_to_piece(i).replace("▁", " ").strip() for i in range(processor.vocab_size())]
+
+    def encode(self, text: str) -> npt.NDArray[np.uint16]:
+        """Token ids of any text, without ``</s>``."""
+        return np.array(self._processor.encode(text), np.uint16)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a gzipped jsonl file."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+class _Builder:
+    """Collects texts, each once, and what is drawn from them."""
+
+    def __init__(self, evaluated: set[str]) -> None:
+        self._evaluated = evaluated
+        self._rows: dict[str, int] = {}
+        self.families: dict[str, list[list[int]]] = {}
+        self.pairs: dict[str, dict[str, Any]] = {}
+        self.facets: dict[str, dict[str, Any]] = {}
+        self.held_out: dict[str, dict[str, Any]] = {"pairs": {}, "facets": {}}
+
+    @property
+    def texts(self) -> list[str]:
+        return list(self._rows)
+
+    def row(self, text: str) -> int:
+        return self._rows.setdefault(text, len(self._rows))
+
+    def add_families(self, source: str, families: Iterable[list[str]]) -> None:
+        """Families without the sentences that the evaluation uses; what is left of them may be shorter."""
+        for family in families:
+            kept = [self.row(text) for text in dict.fromkeys(family) if _plain(text) not in self._evaluated]
+            if len(kept) > 1:
+                self.families.setdefault(source, []).append(kept)
+
+    def add_pair(self, source: str, instructions: list[str], texts: tuple[str, str]) -> None:
+        part = self.held_out["pairs"] if _is_held_out(texts[0]) else self.pairs
+        group = part.setdefault(f"{source}: {instructions[0]}", {"instructions": instructions, "rows": []})
+        group["rows"].append([self.row(text) for text in texts])
+
+    def add_facets(self, source: str, sentences: Iterable[Sentence]) -> None:
+        for sentence in sentences:
+            if len(sentence.facets) < 2 or _plain(sentence.text) in self._evaluated:
+                continue
+            part = self.held_out["facets"] if _is_held_out(sentence.text) else self.facets
+            group = part.setdefault(source, {"rows": [], "labels": []})
+            group["rows"].append(self.row(sentence.text))
+            group["labels"].append(sentence.facets)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    arguments = parser.parse_args()
+    builder = build(arguments.data)
+    _write(builder, arguments.run)
+
+
+def build(data: Path) -> _Builder:
+    builder = _Builder(set(_evaluation_sentences(data / "eval")))
+    random = Random(0)
+    texts: dict[str, list[str]] = {}
+    for row in read_jsonl(data / "train" / "texts.open.jsonl.gz"):
+        texts.setdefault(row["source"], []).append(row["text"])
+    labelled: dict[str, list[Sentence]] = {}
+    for row in read_jsonl(data / "train" / "labelled.open.jsonl.gz"):
+        labelled.setdefault(row["source"], []).append(Sentence(row["text"], row["labels"]))
+
+    for source, some in texts.items():
+        neighbours = [some[i : i + FAMILY] for i in range(0, len(some), FAMILY)]
+        builder.add_families(source, _sample(neighbours, MOST_FAMILIES_OF_A_SOURCE, random))
+    bases = [text for source in _SHORT_SOURCES for text in texts[source] if 30 <= len(text) <= 160]
+    builder.add_families("variants", _variants(_sample(bases, VARIED_SENTENCES, random), bases, random))
+    for row in read_jsonl(data / "train" / "pairs.open.jsonl.gz"):
+        builder.add_pair(row["source"], [row["instruction_a"], row["instruction_b"]], (row["text_a"], row["text_b"]))
+
+    countries = sorted({sentence.facets["country"].title() for sentence in labelled["factbook"]})
+    for source, families in {
+        "dialogues": dialogue_families(random, COMPOSED_FAMILIES["dialogues"]),
+        "captions": scene_families(random, COMPOSED_FAMILIES["captions"]),
+        "headlines": headline_families(random, COMPOSED_FAMILIES["headlines"], countries),
+    }.items():
+        composed = list(families)
+        builder.add_families(source, ([sentence.text for sentence in family] for family in composed))
+        builder.add_facets(source, {sentence.text: sentence for family in composed for sentence in family}.values())
+
+    for source, rules in _RULES.items():
+        known = labelled.get(source) or [Sentence(text) for text in texts[source] if len(text) <= 200]
+        ruled = (_with_rules(sentence, rules) for sentence in _sample(known, FACET_TEXTS_OF_A_SOURCE, random))
+        builder.add_facets(source, map(_refined, ruled))
+    for source in ("medquad", "factbook"):
+        builder.add_facets("medquad questions" if source == "medquad" else source, labelled[source])
+    builder.add_facets("any source", _any_source(texts, random))
+    return builder
+
+
+def _evaluation_sentences(folder: Path) -> Iterator[str]:
+    """Every text of the evaluation sets, but those of CLINC150's training split."""
+    for path in sorted(folder.glob("*.jsonl.gz")):
+        if ".train." not in path.name or path.name.startswith("sts"):
+            for row in read_jsonl(path):
+                yield from (_plain(row[name]) for name in ("a", "b", "text") if name in row)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\W+", " ", text.lower()).strip()
+
+
+def _is_held_out(text: str) -> bool:
+    return crc32(text.encode()) % HELD_OUT == 0
+
+
+def _sample(items: list[Any], most: int, random: Random) -> list[Any]:
+    return items if len(items) <= most else random.sample(items, most)
+
+
+def _variants(bases: list[str], others: list[str], random: Random) -> Iterator[list[str]]:
+    """A sentence and three near ones: some words dropped, some replaced, and its half with another's half.
+
+    Pairs that share most of their words and yet differ are what similarity benchmarks are made of, and
+    what random texts never are.
+    """
+    for base in bases:
+        words, foreign = base.split(), random.choice(others).split()
+        start = random.randrange(max(1, len(words) - 2))
+        dropped = words[:start] + words[start + random.randint(1, 3) :]
+        replaced = [random.choice(foreign) if random.random() < 0.2 else word for word in words]
+        half = len(words) // 2
+        joined = words[:half] + foreign[len(foreign) // 2 :] if random.random() < 0.5 else words[half:] + foreign[:4]
+        yield [" ".join(some) for some in (words, dropped, replaced, joined)]
+
+
+def _with_rules(sentence: Sentence, rules: tuple[str, ...]) -> Sentence:
+    found = {name: getattr(facets, name)(sentence.text) for name in rules}
+    return Sentence(sentence.text, sentence.facets | {name: label for name, label in found.items() if label})
+
+
+def _refined(sentence: Sentence) -> Sentence:
+    """HWU64's intents are scenario_action, such as calendar_set: the action is a facet across scenarios."""
+    labels = dict(sentence.facets)
+    if "scenario" in labels and "_" in labels["intent"]:
+        labels["action"] = labels.pop("intent").split("_", 1)[1]
+    return Sentence(sentence.text, labels)
+
+
+def _any_source(texts: dict[str, list[str]], random: Random) -> Iterator[Sentence]:
+    for source, some in texts.items():
+        short = [text for text in some if len(text) <= 120]
+        for text in _sample(short, 1500, random):
+            yield _with_rules(Sentence(text, {"kind of text": source}), _COMMON_RULES)
+
+
+def _write(builder: _Builder, run: Path) -> None:
+    folder = run / "corpus"
+    folder.mkdir(exist_ok=True)
+    texts = builder.texts
+    with (folder / "texts.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(run / "spiece.model"))
+    ids = [np.array(processor.encode(text), np.uint16) for text in texts]
+    np.save(folder / "tokens.npy", np.concatenate(ids))
+    np.save(folder / "offsets.npy", np.cumsum([0, *map(len, ids)]))
+    draws = {name: getattr(builder, name) for name in ("families", "pairs", "facets", "held_out")}
+    (folder / "draws.json").write_text(json.dumps(draws), "utf-8")
+    print(f"{len(texts)} texts, {sum(map(len, ids))} tokens")
+    for name, families in builder.families.items():
+        print(f"families {name}: {len(families)}")
+    for name, group in (*builder.pairs.items(), *builder.facets.items()):
+        print(f"{name}: {len(group['rows'])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Sentences composed from phrases of our own (phrases.json): task dialogues, scenes and headlines.
+
+The open sources hold few of these kinds. Each comes in families of four that differ in one part, so that
+a batch holds near neighbours for the teacher to grade, and each carries the parts it was made of as
+facets. `Sentence` is a text with these facets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+FAMILY = 4
+_PHRASES = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class Sentence:
+    text: str
+    facets: dict[str, str] = field(default_factory=dict)
+
+
+def dialogue_families(random: Random, families: int) -> Iterator[list[Sentence]]:
+    """Utterances; of each family two share the service and two the speech act with the first."""
+    services, acts = list(_PHRASES["services"]), list(_PHRASES["acts"])
+    for _ in range(families):
+        service, act = random.choice(services), random.choice(acts)
+        other_service, other_act = random.choice(services), random.choice(acts)
+        yield [
+            _utterance(*parts, random)
+            for parts in ((service, act), (service, other_act), (other_service, act), (service, act))
+        ]
+
+
+def _utterance(service: str, act: str, random: Random) -> Sentence:
+    phrases = _PHRASES["services"][service]
+    text = random.choice(_PHRASES["acts"][act])
+    fillers = {name: random.sample(values, 2) for name, values in _PHRASES["fillers"].items()}
+    one = phrases["one"]
+    parts = {
+        "goal": random.choice(phrases["goals"]),
+        "one": one,
+        "a one": f"{'an' if one[0] in 'aeiou' else 'a'} {one}",
+        "many": phrases["many"],
+        "item": random.choice(phrases["items"]),
+    }
+    parts["question"], parts["question2"] = random.sample(phrases["questions"], 2)
+    parts["detail"], parts["detail2"] = random.sample(phrases["details"], 2)
+    for name, (first, second) in fillers.items():
+        parts[name], parts[f"{name}2"] = first, second
+    used = set()
+    while match := re.search(r"\{([\w ]+)\}", text):
+        used.add(match[1])
+        text = text[: match.start()] + parts[match[1]] + text[match.end() :]
+    facets = {"service": service, "act": act}
+    for name in ("city", "day", "time", "person"):
+        if name in used and f"{name}2" not in used:
+            facets[name] = parts[name]
+    return Sentence(_as_typed(text, random), facets)
+
+
+def _as_typed(text: str, random: Random) -> str:
+    """With a capital or, as often typed, without one, without the last full stop or the apostrophes."""
+    text = text[0].upper() + text[1:] if random.random() < 0.7 else text
+    if random.random() < 0.3:
+        text = text.rstrip(".?")
+    if random.random() < 0.1:
+        text = text.replace("'", "")
+    return random.choice(_PHRASES["openers"]) + text if random.random() < 0.12 else text
+
+
+def scene_families(random: Random, families: int) -> Iterator[list[Sentence]]:
+    """Captions; one changes who, one what is done or seen, one the place or the wording."""
+    phrases = _PHRASES["scenes"]
+    people = (phrases["people"], phrases["deeds"], phrases["places"], phrases["frames"])
+    animals = (phrases["animals"], phrases["animal deeds"], phrases["places"], phrases["frames"])
+    things = (phrases["things"], [""], phrases["thing places"], phrases["thing frames"])
+    for _ in range(families):
+        whos, deeds, places, frames = random.choice((people, people, animals, things))
+        who, deed, place = random.choice(whos), random.choice(deeds), random.choice(places)
+        family = [(who, deed, place), (random.choice(whos), deed, place), (who, random.choice(deeds), place)]
+        family.append((who, deed, random.choice((place, random.choice(places)))))
+        yield [_scene(*parts, random.choice(frames)) for parts in family]
+
+
+def _scene(who: str, deed: str, place: str, frame: str) -> Sentence:
+    text = frame.format(who=who, deed=deed, place=place)
+    if re.match("two |three |some |several |a couple", who):
+        text = text.replace(" is ", " are ", 1)
+    facets = {"who": who}
+    facets |= {"deed": deed} if deed else {}
+    facets |= {"place": place} if "{place}" in frame else {}
+    return Sentence(text[0].upper() + text[1:], facets)
+
+
+def headline_families(random: Random, families: int, countries: list[str]) -> Iterator[list[Sentence]]:
+    """Headlines; each of a family is the one before it with one part drawn anew."""
+    phrases = _PHRASES["headlines"]
+    draws = {
+        "country": lambda: random.choice(countries),
+        "country2": lambda: random.choice(countries),
+        "actor": lambda: random.choice(phrases["actors"]),
+        "n": lambda: str(random.randint(2, 60)),
+        "company": lambda: random.choice(phrases["companies"]),
+        "moved": lambda: random.choice(phrases["moves"]),
+        "price": lambda: f"{random.randint(5, 120)}.{random.randint(10, 99)}",
+        "quarter": lambda: random.choice(("first", "second", "third", "fourth")),
+    }
+    for _ in range(families):
+        kind = random.choice(("politics", "politics", "disaster", "business"))
+        event = {name: random.choice(phrases[name]) for name in ("politics", "disaster", "business")}[kind]
+        frame = "{country} {actor} " + event if kind == "politics" else event
+        parts = {name: draw() for name, draw in draws.items()}
+        used = [name for name in parts if f"{{{name}}}" in frame]
+        sentences = []
+        for _ in range(FAMILY):
+            text = frame.format(**parts)
+            facets = {"kind": kind, "event": event} | {
+                name: parts[name] for name in ("country", "company") if name in used
+            }
+            sentences.append(Sentence(text[0].upper() + text[1:], facets))
+            changed = random.choice(used)
+            parts[changed] = draws[changed]()
+        yield sentences

@@ -1,0 +1,238 @@
+"""Train the student: warm up, then a stable rate for as long as there is time; decay on a branch.
+
+    python training/train.py DATA RUN                              train on, from the last checkpoint if there is one
+    python training/train.py DATA RUN --decay BRANCH --steps N     from RUN's checkpoint let the rate fall to zero
+
+Send SIGTERM to stop after the step in hand, with a checkpoint. Every step's batch follows from its number,
+so a run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from batches import Batches, Distilled, Grid, Pairs
+from corpus import Corpus
+from model import Shape, Student, padded
+from score import score_for_steering
+from teacher import Teacher, TeacherVectors
+from torch import Tensor
+from torch.nn import functional
+
+WARMUP_STEPS = 50
+RATES = {"matrices": 0.004, "others": 0.003}  # Muon's and AdamW's
+TEMPERATURE = 0.05
+GRID_TEMPERATURE = 0.07
+WEIGHTS = {"kl": 0.2, "grid": 0.3, "pairs": 0.1, "pairs' cosine": 0.5}
+SECONDS_TO_CHECKPOINT = 180
+STEPS_TO_LOG = 50
+STEPS_TO_SCORE = 500
+CHECKPOINT = "checkpoint.pt"
+
+
+class Run:
+    """A student in training, its optimisers and its folder."""
+
+    def __init__(self, folder: Path, corpus: Corpus, teacher: TeacherVectors, *, grids: bool) -> None:
+        self.folder = folder
+        self.corpus, self.teacher = corpus, teacher
+        self.batches = Batches(corpus, grids=grids)
+        self.student = Student(Shape())
+        matrices = [module.weight for module in self.student.modules() if isinstance(module, torch.nn.Linear)]
+        by_muon = set(matrices)
+        others = [parameter for parameter in self.student.parameters() if parameter not in by_muon]
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "matrices": torch.optim.Muon(matrices, lr=RATES["matrices"], weight_decay=0.0),
+            "others": torch.optim.AdamW(others, lr=RATES["others"], weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+        }
+        self.step = 0
+        self.first_step = 0  # where a decay began
+        self.tokens = 0
+        self.seconds = 0.0  # of the processor: pauses and other processes do not count
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.student.load_state_dict(state["student"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.step, self.first_step = state["step"], state["first_step"]
+        self.tokens, self.seconds = state["tokens"], state["seconds"]
+
+    def save(self) -> None:
+        state = {
+            "student": self.student.state_dict(),
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "step": self.step,
+            "first_step": self.first_step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+        }
+        new = self.folder / f"{CHECKPOINT}.new"
+        torch.save(state, new)
+        os.replace(new, self.folder / CHECKPOINT)
+
+    def log(self, **entry: Any) -> None:
+        line = json.dumps({"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds)} | entry)
+        print(line, flush=True)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    @torch.inference_mode()
+    def embed(self, instruction: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The student's vectors of any texts."""
+        before = [self.corpus.instruction_tokens(instruction)] * len(texts)
+        batches, back = padded(before, [self.corpus.encode(text) for text in texts])
+        with torch.autocast("cpu", torch.bfloat16):
+            return np.concatenate([self.student([batch]).numpy() for batch in batches])[back]
+
+    def train_step(self, rate: float) -> dict[str, float]:
+        """One step at this share of the full learning rates; returns its losses."""
+        start = time.process_time()
+        parts = self.batches.step(self.step)
+        batches, back = self.batches.batches([sequence for _, sequences in parts for sequence in sequences])
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors = self.student(batches)[back]
+        losses: dict[str, Tensor] = {}
+        for (part, _), embedded in zip(parts, vectors.split([len(sequences) for _, sequences in parts]), strict=True):
+            match part:
+                case Distilled(rows):
+                    losses |= distillation(embedded, self.teacher[rows])
+                case Grid(labels):
+                    losses["grid"] = grid_contrast(embedded, labels)
+                case Pairs(rows):
+                    losses |= pair_contrast(embedded, self.teacher[rows])
+        total = sum(WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items())
+        total.backward()
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = rate * RATES[name]
+            optimiser.step()
+            optimiser.zero_grad()
+        self.step += 1
+        self.tokens += sum(int(batch.lengths.sum()) for batch in batches)
+        self.seconds += time.process_time() - start
+        return {name: loss.item() for name, loss in losses.items()}
+
+
+def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+    """How far the vectors are from the teacher's, and how far each text's similarities to the others are."""
+    ours, theirs = (_log_similarities(vectors, vectors, TEMPERATURE, but_itself=True) for vectors in (student, teacher))
+    return {
+        "cosine": 1 - (student * teacher).sum(-1).mean(),
+        "kl": functional.kl_div(ours, theirs, reduction="batchmean", log_target=True),
+    }
+
+
+def grid_contrast(student: Tensor, labels: tuple[Any, Any]) -> Tensor:
+    """Supervised contrast (Khosla et al. 2020) under each of the two instructions, by the label asked for."""
+    losses = []
+    for vectors, some in zip(student.chunk(2), labels, strict=True):
+        same = torch.from_numpy(some[:, None] == some).fill_diagonal_(False)
+        logits = _log_similarities(vectors, vectors, GRID_TEMPERATURE, but_itself=True)
+        per_text = -(logits.masked_fill(~same, 0).sum(1) / same.sum(1).clamp(min=1))
+        losses.append(per_text[same.any(1)].mean())
+    return torch.stack(losses).mean()
+
+
+def pair_contrast(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+    """Contrast of each query with all passages and back, and how far the vectors are from the teacher's.
+
+    Half of the target is the pair's own passage and half the teacher's choice among all, so that a
+    passage that answers too is not pushed away.
+    """
+    queries, passages = student.chunk(2)
+    teacher_queries, teacher_passages = teacher.chunk(2)
+    losses = []
+    for ours, theirs in (
+        ((queries, passages), (teacher_queries, teacher_passages)),
+        ((passages, queries), (teacher_passages, teacher_queries)),
+    ):
+        target = 0.5 * _log_similarities(*theirs, TEMPERATURE).exp() + 0.5 * torch.eye(len(queries))
+        losses.append(functional.cross_entropy(ours[0] @ ours[1].T / TEMPERATURE, target))
+    return {"pairs": torch.stack(losses).mean(), "pairs' cosine": 1 - (student * teacher).sum(-1).mean()}
+
+
+def _log_similarities(a: Tensor, b: Tensor, temperature: float, *, but_itself: bool = False) -> Tensor:
+    """Log-softmax over each row of the similarities; a text's similarity to itself is left out by -10,000."""
+    similarities = a @ b.T / temperature
+    if but_itself:
+        similarities = similarities - 10_000 * torch.eye(len(a))
+    return similarities.log_softmax(-1)
+
+
+@torch.no_grad()
+def initialise_from_teacher(student: Student, teacher: Teacher, corpus: Corpus) -> None:
+    """Start as the static model that the teacher's vectors of single pieces make.
+
+    Dense is the basis of the teacher's principal components, a piece's embedding its vector's coordinates.
+    """
+    pieces = torch.from_numpy(teacher.embed(corpus.pieces()).astype("float32"))
+    sample = torch.from_numpy(teacher.embed(corpus.texts[:: len(corpus.texts) // 2000]).astype("float32"))
+    basis = torch.linalg.eigh(sample.T @ sample).eigenvectors.flip(1)[:, : student.shape.d_model]
+    student.dense.weight.copy_(basis)
+    coordinates = pieces @ basis
+    student.shared.weight[: len(pieces)] = coordinates / coordinates.square().mean().sqrt()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="for its eval/sts.stsb.dev.jsonl.gz")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", default="main", help="of the training, a folder in RUN")
+    parser.add_argument("--decay", metavar="NAME", help="branch off NAME's checkpoint and let the rate fall to zero")
+    parser.add_argument("--steps", type=int, help="stop after so many steps; the decay's length")
+    parser.add_argument("--no-grids", action="store_true", help="the same recipe without what teaches instructions")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+    corpus = Corpus(arguments.run)
+    teacher = TeacherVectors(arguments.run, corpus)
+    folder = arguments.run / arguments.name
+    folder.mkdir(exist_ok=True)
+    run = Run(folder, corpus, teacher, grids=not arguments.no_grids)
+    if (folder / CHECKPOINT).exists():
+        run.resume(folder / CHECKPOINT)
+    elif arguments.decay:
+        run.resume(arguments.run / arguments.decay / CHECKPOINT)
+        run.first_step = run.step
+    else:
+        initialise_from_teacher(run.student, teacher.teacher, corpus)
+    last = run.first_step + arguments.steps if arguments.steps else None
+    stopping = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    saved = time.monotonic()
+    losses: dict[str, list[float]] = {}
+    while not stopping and (last is None or run.step < last):
+        rate = (last - run.step) / arguments.steps if arguments.decay else min(1.0, (run.step + 1) / WARMUP_STEPS)
+        for name, loss in run.train_step(rate).items():
+            losses.setdefault(name, []).append(loss)
+        if run.step % STEPS_TO_LOG == 0:
+            run.log(**{name: round(sum(some) / len(some), 4) for name, some in losses.items()})
+            losses.clear()
+        if run.step % STEPS_TO_SCORE == 0 or run.step == last:
+            run.log(**score_for_steering(run.embed, arguments.data, corpus))
+        if time.monotonic() - saved > SECONDS_TO_CHECKPOINT:
+            run.save()
+            saved = time.monotonic()
+    run.save()
+
+
+if __name__ == "__main__":
+    main()
