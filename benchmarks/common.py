@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="an INSTRUCTOR checkpoint's folder (default: random, base's shape)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
+    if find_spec("sentence_transformers") is None:
+        parser.error("sentence-transformers is missing, which all else is compared with: pip install -e '.[bench]'")
     arguments.machine = machine()  # now, as the load average is that of other work yet
     prepared = tempfile.mkdtemp(prefix="benchmarks-")  # of this run: a change of the encoder never meets old files
     atexit.register(shutil.rmtree, prepared, ignore_errors=True)

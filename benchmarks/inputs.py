@@ -107,15 +107,19 @@ def of_words(words: int, count: int) -> TextSet:
 
 def shares(texts: list[str], count: int) -> list[list[str]]:
     """The texts dealt into ``count`` shares of equal work: of equally many texts of equal lengths, shuffled."""
-    by_length = sorted(texts, key=len)
-    return [_shuffled(by_length[i::count]) for i in range(count)]
+    dealt: list[list[str]] = [[] for _ in range(count)]
+    for i, text in enumerate(sorted(texts, key=len)):
+        turn, place = divmod(i, count)
+        dealt[-1 - place if turn % 2 else place].append(text)  # there and back, so that none gets the longer ones
+    return [_shuffled(share) for share in dealt]
 
 
 def _sample(texts: list[str], count: int) -> list[str]:
     """At most ``count`` of the texts, evenly taken over their lengths, shuffled."""
-    by_length = sorted(texts, key=len)
-    taken = [by_length[i * len(texts) // count] for i in range(count)] if count < len(texts) else texts
-    return _shuffled(taken)
+    if count < len(texts):
+        by_length = sorted(texts, key=len)
+        texts = [by_length[(2 * i + 1) * len(texts) // (2 * count)] for i in range(count)]
+    return _shuffled(texts)
 
 
 def _with_repeats(texts: list[str]) -> list[str]:

@@ -33,13 +33,13 @@ class Engine(ABC):
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
-    packages: ClassVar[tuple[str, ...]]
-    """What it imports, under the names that pip installs."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What it needs besides sentence-transformers."""
 
     @classmethod
     def missing(cls) -> list[str]:
         """Those of its packages that are not installed."""
-        return [name for name in cls.packages if importlib.util.find_spec(name.replace("-", "_")) is None]
+        return [name for name in cls.packages if importlib.util.find_spec(name) is None]
 
     @classmethod
     def build(cls, model: Model, precision: str) -> Path:
@@ -64,7 +64,6 @@ class SparkInstructor(Engine):
 
     name = "spark_instructor"
     precisions = PRECISIONS
-    packages = ()
 
     @classmethod
     def build(cls, model: Model, precision: str) -> Path:
@@ -86,7 +85,6 @@ class SentenceTransformers(Engine):
 
     name = "sentence-transformers"
     precisions = ("float32",)
-    packages = ("sentence-transformers",)
 
     def __init__(self, model: Model, precision: str) -> None:
         from sentence_transformers import SentenceTransformer
@@ -136,7 +134,6 @@ class Transformers(Padded):
 
     name = "transformers, tuned"
     precisions = ("float32", "bfloat16", "int8")
-    packages = ("sentence-transformers", "transformers")
 
     def __init__(self, model: Model, precision: str) -> None:
         super().__init__(model, precision)
@@ -179,7 +176,7 @@ class OnnxRuntime(Padded):
 
     name = "ONNX Runtime"
     precisions = ("float32", "int8")
-    packages = ("onnxruntime", "onnx", "sentence-transformers")
+    packages = ("onnxruntime", "onnx")
 
     @classmethod
     def build(cls, model: Model, precision: str) -> Path:
@@ -236,7 +233,7 @@ class CTranslate2(Padded):
 
     name = "CTranslate2"
     precisions = ("float32", "int8")
-    packages = ("ctranslate2", "sentence-transformers")
+    packages = ("ctranslate2",)
 
     @classmethod
     def build(cls, model: Model, precision: str) -> Path:
@@ -294,7 +291,7 @@ class OpenVino(Padded):
 
     name = "OpenVINO"
     precisions = ("float32", "bfloat16", "int8")
-    packages = ("openvino", "nncf", "sentence-transformers")
+    packages = ("openvino", "nncf")
 
     @classmethod
     def build(cls, model: Model, precision: str) -> Path:
@@ -424,18 +421,19 @@ def reference(model: Model, texts: TextSet) -> tuple[Matrix, npt.NDArray[np.floa
     By sentence-transformers, each text alone and so without padding; kept with the model, as it takes minutes.
     """
     content = "\0".join([texts.instruction, *texts.texts])
-    kept = model.derived / f"reference-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
-    if not kept.is_file():
-        from sentence_transformers import SentenceTransformer
-
-        oracle = SentenceTransformer(str(model.path), device="cpu", model_kwargs={"dtype": "float64"})
-        oracle.set_pooling_include_prompt(False)
-        vectors = oracle.encode(texts.checked().texts, prompt=texts.instruction, batch_size=1)
-        ids, _ = _tokenizer(model)(texts)
-        model.derived.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, lengths=[len(of_text) for of_text in ids], vectors=vectors)
-    with np.load(kept) as arrays:
+    name = f"reference-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    with np.load(_made_once(model, name, _compute_reference, texts) / "arrays.npz") as arrays:
         return arrays["lengths"], arrays["vectors"]
+
+
+def _compute_reference(folder: Path, model: Model, texts: TextSet) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    oracle = SentenceTransformer(str(model.path), device="cpu", model_kwargs={"dtype": "float64"})
+    oracle.set_pooling_include_prompt(False)
+    vectors = oracle.encode(texts.checked().texts, prompt=texts.instruction, batch_size=1)
+    ids, _ = _tokenizer(model)(texts)
+    np.savez(folder / "arrays.npz", lengths=[len(of_text) for of_text in ids], vectors=vectors)
 
 
 def _made_once(model: Model, name: str, make: Callable[..., None], *arguments: Any) -> Path:
