@@ -1,9 +1,8 @@
 """The forward pass of a T5 encoder (Raffel et al. 2020) over packed sequences.
 
-The tokens of a batch's sequences stand in one matrix without padding, those of one length side by side,
-so that the attention of each such run needs neither padding nor mask. The weights are the fused ones that
-`prepare` writes: the scale of each layer's norm is folded into the matrix that follows it, and q, k, v are
-one matrix.
+The tokens of a batch's sequences stand in one matrix, those of one length side by side, so that the attention
+of each such run needs neither padding nor mask. The weights are the fused ones that `prepare` writes: the
+scale of each layer's norm is folded into the matrix that follows it, and q, k, v are one matrix.
 """
 
 from __future__ import annotations
@@ -17,10 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..prepared import Architecture
-from .attention import attention
 from .linear import linear
+
+_ROWS_MULTIPLE = 16
+"""Batches are filled up to a multiple of so many rows, at 1 to 2 % of the speed.
+
+oneDNN compiles and keeps a kernel for each number of rows it meets, which would add up to hundreds of MB.
+"""
 
 
 class Batch(NamedTuple):
@@ -35,7 +40,7 @@ class T5Encoder:
     """A T5 encoder with relu feed-forward, on one device.
 
     ``tensors`` are those of a prepared folder. The residual stream, the norms and the softmax are float32 in
-    every precision; q, k and v are what the embeddings are, float32 or bfloat16.
+    every precision, as are q, k and v on CPUs.
     """
 
     def __init__(self, shape: Architecture, tensors: Mapping[str, Tensor], max_length: int) -> None:
@@ -47,6 +52,8 @@ class T5Encoder:
         ]
         self._final_norm = tensors["final_norm"]
         self._bias = _bias_by_distance(shape, tensors["relative_attention_bias"], max_length)
+        # torch's attention for CPUs is no faster in bfloat16, and oneDNN's products would keep a kernel a length.
+        self._attention_precision = torch.float32 if self._bias.device.type == "cpu" else self._embedding.dtype
 
     def mean_pooled(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Mean of the last hidden states of each sequence, its skipped positions left out.
@@ -55,7 +62,7 @@ class T5Encoder:
         batches go through the layers in step: a layer's weights are fetched and packed once for all of them,
         while each batch is small enough for the processor's cache.
         """
-        epsilon, precision = self._shape.layer_norm_epsilon, self._embedding.dtype
+        epsilon = self._shape.layer_norm_epsilon
         packed = [_Packed(batch, self._embedding) for batch in batches]
         tokens = sum(len(one.stream) for one in packed)
         bias = self._bias_matrix(max(one.longest for one in packed))
@@ -63,29 +70,31 @@ class T5Encoder:
             qkv, o, wi, wo = (weight.packed(tokens) for weight in layer)
             for one in packed:
                 stream = one.stream
-                projected = qkv(_rms_norm(stream, epsilon)).to(precision)
-                stream += o(self._attended(projected, bias, one.runs))
+                stream += o(self._attended(qkv(_rms_norm(stream, epsilon)), bias, one.runs))
                 stream += wi.feed_forward(_rms_norm(stream, epsilon), wo)
         return [one.mean(_rms_norm(one.stream, epsilon) * self._final_norm) for one in packed]
 
     def _attended(self, projected: Tensor, bias: Tensor, runs: Sequence[_Run]) -> Tensor:
         """Attention over each sequence alone: (tokens, 3 x heads x d_kv) to (tokens, heads x d_kv)."""
         heads, width = self._shape.num_heads, self._shape.d_kv
-        attended = []
+        projected = projected.to(self._attention_precision)
+        attended = projected.new_zeros(len(projected), heads * width)
         for rows, sequences, length in runs:
             q, k, v = projected[rows].view(sequences, length, 3, heads, width).permute(2, 0, 3, 1, 4)
-            mixed = attention(q, k, v, bias[:, :length, :length])
-            attended.append(mixed.transpose(1, 2).reshape(sequences * length, heads * width))
-        return attended[0] if len(attended) == 1 else torch.cat(attended)
+            # T5 does not scale the scores.
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None, :, :length, :length], scale=1.0)
+            attended[rows].view(sequences, length, heads, width).copy_(mixed.transpose(1, 2))
+        return attended
 
     def _bias_matrix(self, length: int) -> Tensor:
-        """The position bias of each head, float32 (heads, length, length).
+        """The position bias of each head, (heads, length, length).
 
         It depends on the distance alone, so that a shorter sequence's is the top left of it.
         """
         longest = self._bias.shape[1] // 2 + 1
         # One row a query: its window into the biases by distance, sliding to the left from row to row.
-        return self._bias[:, longest - length : longest + length - 1].unfold(1, length, 1).flip(1)
+        matrix = self._bias[:, longest - length : longest + length - 1].unfold(1, length, 1).flip(1)
+        return matrix.to(self._attention_precision)
 
 
 class _Run(NamedTuple):
@@ -110,8 +119,9 @@ class _Packed:
             sequences = len(list(equal))
             self.runs.append(_Run(slice(row, row + sequences * length), sequences, length))
             row += sequences * length
-        ids = torch.from_numpy(np.concatenate(batch.sequences)).to(embedding.device)
-        self.stream = embedding[ids].float()
+        ids = np.zeros(-(-row // _ROWS_MULTIPLE) * _ROWS_MULTIPLE, np.int32)
+        ids[:row] = np.concatenate(batch.sequences)
+        self.stream = embedding[torch.from_numpy(ids).to(embedding.device)].float()
 
     def mean(self, hidden: Tensor) -> Tensor:
         """Mean over each sequence's rows of hidden (tokens, d_model) that are not skipped."""
