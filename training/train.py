@@ -24,7 +24,7 @@ import torch
 from batches import Batches, Distilled, Grid, Pairs
 from corpus import Corpus
 from model import Shape, Student, padded
-from score import score_for_steering
+from score import Embed, score_for_steering
 from teacher import Teacher, TeacherVectors
 from torch import Tensor
 from torch.nn import functional
@@ -87,14 +87,6 @@ class Run:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(line + "\n")
 
-    @torch.inference_mode()
-    def embed(self, instruction: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The student's vectors of any texts."""
-        before = [self.corpus.instruction_tokens(instruction)] * len(texts)
-        batches, back = padded(before, [self.corpus.encode(text) for text in texts])
-        with torch.autocast("cpu", torch.bfloat16):
-            return np.concatenate([self.student([batch]).numpy() for batch in batches])[back]
-
     def train_step(self, rate: float) -> dict[str, float]:
         """One step at this share of the full learning rates; returns its losses."""
         start = time.process_time()
@@ -122,6 +114,19 @@ class Run:
         self.tokens += sum(int(batch.lengths.sum()) for batch in batches)
         self.seconds += time.process_time() - start
         return {name: loss.item() for name, loss in losses.items()}
+
+
+def embedder(student: Student, corpus: Corpus) -> Embed:
+    """The student's vectors of any texts under an instruction."""
+
+    @torch.inference_mode()
+    def embed(instruction: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        before = [corpus.instruction_tokens(instruction)] * len(texts)
+        batches, back = padded(before, [corpus.encode(text) for text in texts])
+        with torch.autocast("cpu", torch.bfloat16):
+            return np.concatenate([student([batch]).numpy() for batch in batches])[back]
+
+    return embed
 
 
 def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
@@ -227,7 +232,7 @@ def main() -> None:
             run.log(**{name: round(sum(some) / len(some), 4) for name, some in losses.items()})
             losses.clear()
         if run.step % STEPS_TO_SCORE == 0 or run.step == last:
-            run.log(**score_for_steering(run.embed, arguments.data, corpus))
+            run.log(**score_for_steering(embedder(run.student, corpus), arguments.data, corpus))
         if time.monotonic() - saved > SECONDS_TO_CHECKPOINT:
             run.save()
             saved = time.monotonic()

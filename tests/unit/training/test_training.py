@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "training"))
 from batches import Batches, FacetTexts, Grid
 from export import export
 from model import Shape, Student, padded
-from score import sensitivity
 
 COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 TINY_SHAPE = Shape(vocab_size=1024, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dimension=24)
@@ -90,23 +89,6 @@ def test_step_follows_from_its_number_alone(corpus):
         ran.step(number)
     assert [lines for _, lines in ran.step(6)] == [lines for _, lines in resumed.step(6)]
     assert [len(Batches(corpus, grids=False).step(number)) for number in (0, 1)] == [2, 1]
-
-
-def test_sensitivity_of_perfect_and_blind_encoders():
-    wordings = {"colour": "by colour: ", "shape": "by shape: "}
-    labels = labelled(copies=3)["labels"]
-    texts = [(f"{i} {found['colour']} {found['shape']}", found) for i, found in enumerate(labels)]
-
-    def perfect(instruction, some):
-        place = 1 if "colour" in instruction else 2
-        words = [text.split()[place] for text in some]
-        return np.array([[word == known for known in COLOURS + SHAPES] for word in words], np.float32)
-
-    def blind(_, some):
-        return np.random.default_rng(0).normal(size=(len(some), 8)).astype(np.float32)
-
-    assert sensitivity(perfect, texts, wordings) == {"colour": 100, "shape": 100, "sensitivity": 100}
-    assert sensitivity(blind, texts, wordings)["sensitivity"] == pytest.approx(0)
 
 
 def test_exported_student_embeds_as_the_student(tmp_path):

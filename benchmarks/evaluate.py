@@ -1,0 +1,309 @@
+"""How good are a model's vectors? Runs it through the Spark annotator, on tasks in plain jsonl files.
+
+python benchmarks/evaluate.py DATA --json figures.json                     # instructor_tiny
+python benchmarks/evaluate.py DATA --model hkunlp/instructor-base --precision bfloat16
+python benchmarks/evaluate.py MINE --tasks MINE/tasks.json                 # your texts and instructions
+
+A json file describes the tasks (tasks.json beside this script, or your own; README.md says how), the folder DATA holds
+their texts. Each task is run without instructions and with its own. All figures are times 100.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import json
+import os
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import common
+import numpy as np
+import numpy.typing as npt
+from common import say
+from scipy.stats import spearmanr
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import v_measure_score
+from sklearn.neighbors import KNeighborsClassifier
+
+Vectors = npt.NDArray[np.float32]
+Embed = Callable[[str, Sequence[str]], Vectors]
+"""Unit vectors (texts, dimension), given an instruction and the texts."""
+Rows = Sequence[dict[str, Any]]
+Figures = dict[str, float]
+
+HERE = Path(__file__).parent
+NEIGHBOURS = 5
+SEEDS = (0, 1, 2)
+TRIPLETS = 4000
+
+
+class Task(Protocol):
+    """What tasks.json describes: ``kind`` chooses the class, all else are its fields."""
+
+    name: str
+
+    def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
+        """The task's figures; ``read`` gives a file's rows."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Spearman's correlation of cosine and judged similarity: rows of ``a``, ``b`` and ``score``.
+
+    With ``by``, one for each value of that column, and their mean.
+    """
+
+    name: str
+    pairs: str
+    instruction: str
+    by: str | None = None
+
+    def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
+        rows = read(self.pairs)
+        if self.by is None:
+            return {"Spearman": similarity(embed, rows, self.instruction)}
+        values = sorted({row[self.by] for row in rows})
+        found = {
+            value: similarity(embed, [row for row in rows if row[self.by] == value], self.instruction)
+            for value in values
+        }
+        return {**found, "mean": statistics.mean(found.values())}
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Rows of ``text`` and ``pos``, the ids of the right passages, against rows of ``id`` and ``text``."""
+
+    name: str
+    queries: str
+    passages: str
+    query_instruction: str
+    passage_instruction: str
+
+    def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
+        queries, passages = read(self.queries), read(self.passages)
+        place = {row["id"]: i for i, row in enumerate(passages)}
+        return retrieval(
+            embed(self.query_instruction, [row["text"] for row in queries]),
+            embed(self.passage_instruction, [row["text"] for row in passages]),
+            [{place[one] for one in row["pos"]} for row in queries],
+        )
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Rows of ``text`` and the column ``label``: by the nearest neighbours' vote, and by logistic regression."""
+
+    name: str
+    train: str
+    test: str
+    label: str
+    instruction: str
+
+    def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
+        train, test = read(self.train), read(self.test)
+        known, asked = (embed(self.instruction, [row["text"] for row in rows]) for rows in (train, test))
+        labels, expected = ([row[self.label] for row in rows] for rows in (train, test))
+        classifiers = {
+            f"{NEIGHBOURS} nearest": KNeighborsClassifier(NEIGHBOURS, metric="cosine"),
+            "logistic regression": LogisticRegression(C=10, max_iter=1000),
+        }
+        return {
+            name: 100 * classifier.fit(known, labels).score(asked, expected) for name, classifier in classifiers.items()
+        }
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Rows of ``text`` and the column ``label``: v-measure of k-means, mean over the seeds."""
+
+    name: str
+    texts: str
+    label: str
+    instruction: str
+
+    def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
+        rows = read(self.texts)
+        vectors = embed(self.instruction, [row["text"] for row in rows])
+        labels = [row[self.label] for row in rows]
+        found = [
+            v_measure_score(labels, KMeans(len(set(labels)), random_state=seed).fit_predict(vectors)) for seed in SEEDS
+        ]
+        return {"v-measure": 100 * statistics.mean(found)}
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Rows of ``text`` and two labelled columns; ``instructions`` has one for each of the two. See `sensitivity`."""
+
+    name: str
+    texts: str
+    instructions: dict[str, str]
+
+    def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
+        rows = read(self.texts)
+        return sensitivity(embed, [row["text"] for row in rows], rows, self.instructions)
+
+
+KINDS: dict[str, type[Task]] = {
+    "similarity": Similarity,
+    "retrieval": Retrieval,
+    "classification": Classification,
+    "clustering": Clustering,
+    "sensitivity": Sensitivity,
+}
+
+
+def similarity(embed: Embed, rows: Rows, instruction: str = "") -> float:
+    """Spearman's correlation of the cosine of ``a`` and ``b`` with ``score``."""
+    a, b = (embed(instruction, [row[side] for row in rows]) for side in ("a", "b"))
+    return 100 * float(spearmanr((a * b).sum(1), [row["score"] for row in rows]).statistic)
+
+
+def retrieval(queries: Vectors, passages: Vectors, right: Sequence[set[int]]) -> Figures:
+    """hit@1, hit@10 and nDCG@10; ``right`` has the right passages' rows for each query."""
+    ranked = np.argsort(-(queries @ passages.T), axis=1)[:, :10]
+    hits = np.array([[passage in some for passage in row] for row, some in zip(ranked, right, strict=True)])
+    gains = 1 / np.log2(np.arange(hits.shape[1]) + 2)
+    ideal = np.array([gains[: len(some)].sum() for some in right])
+    return {
+        "hit@1": 100 * float(hits[:, 0].mean()),
+        "hit@10": 100 * float(hits.any(1).mean()),
+        "nDCG@10": 100 * float((hits @ gains / ideal).mean()),
+    }
+
+
+def sensitivity(embed: Embed, texts: Sequence[str], labels: Rows, instructions: dict[str, str]) -> Figures:
+    """Accuracy under each of two instructions, and their sum less 100.
+
+    Of an anchor, one text shares the label of the first instruction's facet alone, another that of the second's
+    alone. Under an instruction the one that shares its facet should be nearer. An encoder that ignores
+    instructions scores 0, a perfect one 100.
+    """
+    first, second = instructions
+    random = Random(0)
+    by_labels: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, found in enumerate(labels):
+        by_labels[found[first], found[second]].append(i)
+    cells = list(by_labels)
+    of_first = {value: [cell for cell in cells if cell[0] == value] for value, _ in cells}
+    of_second = {value: [cell for cell in cells if cell[1] == value] for _, value in cells}
+    chosen = []
+    for i in random.choices(range(len(texts)), k=TRIPLETS):
+        cell = labels[i][first], labels[i][second]
+        share_first = [other for other in of_first[cell[0]] if other[1] != cell[1]]
+        share_second = [other for other in of_second[cell[1]] if other[0] != cell[0]]
+        if share_first and share_second:
+            neighbours = ([i for other in some for i in by_labels[other]] for some in (share_first, share_second))
+            chosen.append((i, *map(random.choice, neighbours)))
+    anchor, of_first_facet, of_second_facet = np.array(chosen).T
+    figures = {}
+    for facet, near, far in (
+        (first, of_first_facet, of_second_facet),
+        (second, of_second_facet, of_first_facet),
+    ):
+        vectors = embed(instructions[facet], texts)
+        right = (vectors[anchor] * vectors[near]).sum(1) > (vectors[anchor] * vectors[far]).sum(1)
+        figures[facet] = 100 * float(right.mean())
+    return figures | {"sensitivity": sum(figures.values()) - 100}
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """The tasks that a json file describes; SystemExit where it does not say what it has to."""
+    tasks = []
+    for described in json.loads(path.read_text("utf-8")):
+        name, kind = described.get("name"), described.pop("kind", None)
+        if kind not in KINDS:
+            raise SystemExit(f"{path}: task {name!r} is of kind {kind!r}, expected one of {', '.join(KINDS)}")
+        wanted = dataclasses.fields(KINDS[kind])
+        needed = {field.name for field in wanted if field.default is dataclasses.MISSING}
+        if not needed <= described.keys() <= {field.name for field in wanted}:
+            raise SystemExit(f"{path}: task {name!r} has {sorted(described)}, expected {sorted(needed)}")
+        tasks.append(KINDS[kind](**described))
+    return tasks
+
+
+def evaluate(tasks: Sequence[Task], data: Path, embed: Embed) -> list[dict[str, Any]]:
+    """A row for each figure of each task: without instructions and with the task's."""
+
+    def read(name: str) -> Rows:
+        opened = gzip.open if name.endswith(".gz") else open
+        with opened(data / name, "rt", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def without_instruction(_: str, texts: Sequence[str]) -> Vectors:
+        return embed("", texts)
+
+    rows = []
+    for task in tasks:
+        say(task.name)
+        without, instructed = (task.figures(read, some) for some in (without_instruction, embed))
+        rows += [
+            {"task": task.name, "figure": name, "without": without[name], "with": instructed[name]} for name in without
+        ]
+    return rows
+
+
+def print_figures(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """The table of `evaluate`'s rows."""
+    common.table(
+        title,
+        ["task", "figure", "without instructions", "with"],
+        [(row["task"], row["figure"], f"{row['without']:.1f}", f"{row['with']:.1f}") for row in rows],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder with the tasks' files")
+    parser.add_argument("--tasks", type=Path, default=HERE / "tasks.json", help="what to run (%(default)s)")
+    parser.add_argument("--model", default="instructor_tiny", help="known name, hub id or folder (%(default)s)")
+    parser.add_argument("--precision", default="float32", help="(%(default)s)")
+    parser.add_argument("--master", default="local[*]", help="of the Spark session (%(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    arguments.machine = common.machine()
+    tasks = read_tasks(arguments.tasks)
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    from pyspark.sql import SparkSession  # here, as whoever imports the metrics needs no Spark
+
+    spark = (
+        SparkSession.builder.master(arguments.master)
+        .appName("evaluate")
+        .config("spark.ui.enabled", "false")
+        .config("spark.log.level", "ERROR")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .getOrCreate()
+    )
+    rows = evaluate(tasks, arguments.data, _embed_in(spark, arguments.model, arguments.precision))
+    spark.stop()
+    print_figures(f"{arguments.model}, {arguments.precision}", rows)
+    common.write_json(arguments, {"model": arguments.model, "precision": arguments.precision, "figures": rows})
+
+
+def _embed_in(spark: Any, model: str, precision: str) -> Embed:
+    """Embedding by a stage of this Spark session."""
+    import pandas as pd
+
+    from spark_instructor import InstructorEmbeddings
+
+    stage = InstructorEmbeddings.pretrained(model).setPrecision(precision).setInputCols("text").setOutputCol("vector")
+
+    def embed(instruction: str, texts: Sequence[str]) -> Vectors:
+        numbered = spark.createDataFrame(pd.DataFrame({"row": range(len(texts)), "text": texts}))
+        embedded = stage.setInstruction(instruction).transform(numbered).select("row", "vector").toPandas()
+        return np.stack(embedded.sort_values("row")["vector"].tolist())
+
+    return embed
+
+
+if __name__ == "__main__":
+    main()

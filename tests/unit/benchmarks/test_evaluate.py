@@ -1,0 +1,97 @@
+"""The metrics of benchmarks/evaluate.py, on vectors whose figures are known."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("sklearn")
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
+
+from evaluate import Classification, Clustering, evaluate, read_tasks, retrieval, sensitivity, similarity
+
+COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
+LABELS = [{"colour": colour, "shape": shape} for colour in COLOURS for shape in SHAPES for _ in range(3)]
+TEXTS = [f"{i} {found['colour']} {found['shape']}" for i, found in enumerate(LABELS)]
+WORDINGS = {"colour": "by colour: ", "shape": "by shape: "}
+
+
+def perfect(instruction, texts):
+    """Texts of one colour have one vector under an instruction that asks for it, else those of one shape."""
+    place = 1 if "colour" in instruction else 2
+    words = [text.split()[place] for text in texts]
+    return np.array([[word == known for known in COLOURS + SHAPES] for word in words], np.float32)
+
+
+def blind(_, texts):
+    return np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32)
+
+
+def test_sensitivity_of_perfect_and_blind_encoders():
+    assert sensitivity(perfect, TEXTS, LABELS, WORDINGS) == {"colour": 100, "shape": 100, "sensitivity": 100}
+    assert sensitivity(blind, TEXTS, LABELS, WORDINGS)["sensitivity"] == pytest.approx(0)
+
+
+def test_retrieval_counts_and_discounts_by_rank():
+    passages = np.eye(12, dtype=np.float32)
+    queries = np.array([np.roll(np.arange(12, 0, -1), shift) for shift in (0, 0, 0)], np.float32)
+    found = retrieval(queries, passages, [{0}, {2}, {11}])  # ranked first, third, and not among the first ten
+    assert found["hit@1"] == pytest.approx(100 / 3)
+    assert found["hit@10"] == pytest.approx(200 / 3)
+    assert found["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2 + 0) / 3)
+
+
+def test_retrieval_with_several_right_passages():
+    queries = np.array([[3, 2, 1]], np.float32)
+    found = retrieval(queries, np.eye(3, dtype=np.float32), [{0, 2}])
+    assert found["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2) / (1 + 1 / np.log2(3)))
+
+
+def test_similarity_is_a_correlation_of_ranks():
+    angles = {"same": 0.0, "near": 0.3, "far": 0.9, "other": 1.5}
+
+    def embed(instruction, texts):
+        assert instruction == "Represent: "
+        return np.array([[np.cos(angles[text]), np.sin(angles[text])] for text in texts], np.float32)
+
+    rows = [{"a": "same", "b": b, "score": score} for b, score in (("same", 5), ("near", 4), ("far", 1), ("other", 0))]
+    assert similarity(embed, rows, "Represent: ") == pytest.approx(100)
+    assert similarity(embed, [row | {"score": -row["score"]} for row in rows], "Represent: ") == pytest.approx(-100)
+
+
+def test_tasks_run_without_and_with_their_instructions(tmp_path):
+    """Labels are colours, which this encoder sees only when asked for them."""
+    rows = "".join(json.dumps({"text": text} | label) + "\n" for text, label in zip(TEXTS, LABELS, strict=True))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    tasks = [
+        Classification("classes", "rows.jsonl", "rows.jsonl", "colour", WORDINGS["colour"]),
+        Clustering("clusters", "rows.jsonl", "colour", WORDINGS["colour"]),
+    ]
+    found = {row["figure"]: row for row in evaluate(tasks, tmp_path, perfect)}
+    assert set(found) == {"5 nearest", "logistic regression", "v-measure"}
+    for figures in found.values():
+        assert figures["with"] == pytest.approx(100)
+        assert figures["without"] < 60
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"name": "x", "kind": "poetry"}, "of kind 'poetry', expected one of similarity, retrieval"),
+        ({"name": "x", "kind": "similarity"}, r"expected \['instruction', 'name', 'pairs'\]"),
+        ({"name": "x", "kind": "clustering", "text": 1, "texts": 2, "label": 3, "instruction": 4}, "expected"),
+    ],
+)
+def test_task_that_is_not_described_as_it_has_to_be(tmp_path, described, words):
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps([described]))
+    with pytest.raises(SystemExit, match=words):
+        read_tasks(path)
+
+
+def test_own_tasks_are_read():
+    names = [task.name for task in read_tasks(Path(__file__).parents[3] / "benchmarks" / "tasks.json")]
+    assert len(set(names)) == len(names) > 5
