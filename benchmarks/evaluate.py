@@ -279,6 +279,7 @@ def main() -> None:
         SparkSession.builder.master(arguments.master)
         .appName("evaluate")
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.log.level", "ERROR")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
         .getOrCreate()
