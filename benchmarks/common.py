@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import gzip
 import json
 import multiprocessing
 import os
@@ -14,7 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 PACKAGES = (
     "spark-instructor-embeddings",
@@ -78,6 +82,21 @@ def run_apart(function: Callable[..., Any], *arguments: Any, on: Iterable[int]) 
     """What the function returns, run in a fresh process that ends with it."""
     with process(on) as one:
         return one.submit(function, *arguments).result()
+
+
+def session(master: str, settings: Mapping[str, str] | None = None) -> "SparkSession":
+    """A classic Spark session that says little; ``settings`` are added to its configuration."""
+    from pyspark.sql import SparkSession  # here, as most that is measured has no Spark
+
+    quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
+    return SparkSession.builder.master(master).config(map={**quiet, **(settings or {})}).getOrCreate()
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a jsonl file, gzipped or not."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def say(message: str) -> None:

@@ -10,7 +10,6 @@ their texts. Each task is run without instructions and with its own. All figures
 
 import argparse
 import dataclasses
-import gzip
 import json
 import os
 import statistics
@@ -18,6 +17,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -69,10 +69,12 @@ class Similarity:
         rows = read(self.pairs)
         if self.by is None:
             return {"Spearman": similarity(embed, rows, self.instruction)}
-        values = sorted({row[self.by] for row in rows})
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, row in enumerate(rows):
+            groups[row[self.by]].append(i)
+        cosines = _cosines(embed, rows, self.instruction)
         found = {
-            value: similarity(embed, [row for row in rows if row[self.by] == value], self.instruction)
-            for value in values
+            value: _spearman(cosines[chosen], [rows[i] for i in chosen]) for value, chosen in sorted(groups.items())
         }
         return {**found, "mean": statistics.mean(found.values())}
 
@@ -148,8 +150,7 @@ class Sensitivity:
     instructions: dict[str, str]
 
     def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
-        rows = read(self.texts)
-        return sensitivity(embed, [row["text"] for row in rows], rows, self.instructions)
+        return sensitivity(embed, read(self.texts), self.instructions)
 
 
 KINDS: dict[str, type[Task]] = {
@@ -163,8 +164,16 @@ KINDS: dict[str, type[Task]] = {
 
 def similarity(embed: Embed, rows: Rows, instruction: str = "") -> float:
     """Spearman's correlation of the cosine of ``a`` and ``b`` with ``score``."""
+    return _spearman(_cosines(embed, rows, instruction), rows)
+
+
+def _cosines(embed: Embed, rows: Rows, instruction: str) -> Vectors:
     a, b = (embed(instruction, [row[side] for row in rows]) for side in ("a", "b"))
-    return 100 * float(spearmanr((a * b).sum(1), [row["score"] for row in rows]).statistic)
+    return (a * b).sum(1)
+
+
+def _spearman(cosines: Vectors, rows: Rows) -> float:
+    return 100 * float(spearmanr(cosines, [row["score"] for row in rows]).statistic)
 
 
 def retrieval(queries: Vectors, passages: Vectors, right: Sequence[set[int]]) -> Figures:
@@ -180,7 +189,7 @@ def retrieval(queries: Vectors, passages: Vectors, right: Sequence[set[int]]) ->
     }
 
 
-def sensitivity(embed: Embed, texts: Sequence[str], labels: Rows, instructions: dict[str, str]) -> Figures:
+def sensitivity(embed: Embed, rows: Rows, instructions: dict[str, str]) -> Figures:
     """Accuracy under each of two instructions, and their sum less 100.
 
     Of an anchor, one text shares the label of the first instruction's facet alone, another that of the second's
@@ -190,14 +199,14 @@ def sensitivity(embed: Embed, texts: Sequence[str], labels: Rows, instructions: 
     first, second = instructions
     random = Random(0)
     by_labels: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for i, found in enumerate(labels):
-        by_labels[found[first], found[second]].append(i)
+    for i, row in enumerate(rows):
+        by_labels[row[first], row[second]].append(i)
     cells = list(by_labels)
     of_first = {value: [cell for cell in cells if cell[0] == value] for value, _ in cells}
     of_second = {value: [cell for cell in cells if cell[1] == value] for _, value in cells}
     chosen = []
-    for i in random.choices(range(len(texts)), k=TRIPLETS):
-        cell = labels[i][first], labels[i][second]
+    for i in random.choices(range(len(rows)), k=TRIPLETS):
+        cell = rows[i][first], rows[i][second]
         share_first = [other for other in of_first[cell[0]] if other[1] != cell[1]]
         share_second = [other for other in of_second[cell[1]] if other[0] != cell[0]]
         if share_first and share_second:
@@ -209,7 +218,7 @@ def sensitivity(embed: Embed, texts: Sequence[str], labels: Rows, instructions: 
         (first, of_first_facet, of_second_facet),
         (second, of_second_facet, of_first_facet),
     ):
-        vectors = embed(instructions[facet], texts)
+        vectors = embed(instructions[facet], [row["text"] for row in rows])
         right = (vectors[anchor] * vectors[near]).sum(1) > (vectors[anchor] * vectors[far]).sum(1)
         figures[facet] = 100 * float(right.mean())
     return figures | {"sensitivity": sum(figures.values()) - 100}
@@ -233,10 +242,9 @@ def read_tasks(path: Path) -> list[Task]:
 def evaluate(tasks: Sequence[Task], data: Path, embed: Embed) -> list[dict[str, Any]]:
     """A row for each figure of each task: without instructions and with the task's."""
 
+    @cache
     def read(name: str) -> Rows:
-        opened = gzip.open if name.endswith(".gz") else open
-        with opened(data / name, "rt", encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        return common.read_jsonl(data / name)
 
     def without_instruction(_: str, texts: Sequence[str]) -> Vectors:
         return embed("", texts)
@@ -273,17 +281,8 @@ def main() -> None:
     tasks = read_tasks(arguments.tasks)
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    from pyspark.sql import SparkSession  # here, as whoever imports the metrics needs no Spark
-
-    spark = (
-        SparkSession.builder.master(arguments.master)
-        .appName("evaluate")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.log.level", "ERROR")
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-        .getOrCreate()
-    )
+    settings = {"spark.app.name": "evaluate", "spark.sql.execution.arrow.pyspark.enabled": "true"}
+    spark = common.session(arguments.master, settings)
     rows = evaluate(tasks, arguments.data, _embed_in(spark, arguments.model, arguments.precision))
     spark.stop()
     print_figures(f"{arguments.model}, {arguments.precision}", rows)

@@ -136,8 +136,7 @@ def _shuffled(texts: list[str]) -> list[str]:
 
 
 def _read(name: str) -> list[str]:
-    with gzip.open(HERE / "data" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line)["text"] for line in lines]
+    return [row["text"] for row in common.read_jsonl(HERE / "data" / f"{name}.jsonl.gz")]
 
 
 def _write_checkpoint(path: Path, shape: str) -> None:

@@ -27,7 +27,7 @@ import peers
 import pyarrow as pa
 import pyarrow.parquet as pq
 from common import say
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql.functions import pandas_udf
 
 from spark_instructor import InstructorEmbeddings
@@ -172,13 +172,7 @@ def _run_job(
 ) -> tuple[float, dict[str, list[float]]]:
     """Seconds of the job in a session of its own, and the vectors of the texts that warmed it up."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    session = (
-        SparkSession.builder.master(f"local[{tasks}]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.log.level", "ERROR")
-        .getOrCreate()
-    )
+    session = common.session(f"local[{tasks}]")
 
     def embedded(name: str) -> DataFrame:
         df = session.read.parquet(str(data / name))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from corpus import Corpus
 from model import Shape, Student
-from score import BENCHMARKS, evaluate, print_figures, read_tasks
+from score import evaluate
 from teacher import Teacher
 from train import embedder, initialise_from_teacher
 
@@ -34,9 +34,9 @@ def main() -> None:
     def by_teacher(_: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return teacher.embed(texts).astype(np.float32)
 
-    tasks = read_tasks(BENCHMARKS / "tasks.json")
+    tasks = evaluate.read_tasks(evaluate.HERE / "tasks.json")
     for name, embed in {"teacher": by_teacher, "untrained student": embedder(student, corpus)}.items():
-        print_figures(name, evaluate(tasks, arguments.data / "eval", embed))
+        evaluate.print_figures(name, evaluate.evaluate(tasks, arguments.data / "eval", embed))
 
 
 if __name__ == "__main__":

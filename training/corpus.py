@@ -185,8 +185,8 @@ def build(data: Path) -> _Builder:
         known = labelled.get(source) or [Sentence(text) for text in texts[source] if len(text) <= 200]
         ruled = (_with_rules(sentence, rules) for sentence in _sample(known, FACET_TEXTS_OF_A_SOURCE, random))
         builder.add_facets(source, map(_refined, ruled))
-    for source in ("medquad", "factbook"):
-        builder.add_facets("medquad questions" if source == "medquad" else source, labelled[source])
+    builder.add_facets("medquad questions", labelled["medquad"])
+    builder.add_facets("factbook", labelled["factbook"])
     builder.add_facets("any source", _any_source(texts, random))
     return builder
 

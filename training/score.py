@@ -1,27 +1,16 @@
-"""Scores for steering a training; and the figures of those that the student is measured by.
-
-    python training/score.py RUN DATA
-
-prints the figures of the teacher and of the untrained student, which is the static model that the teacher's vectors
-of single pieces make, on the same tasks as `benchmarks/evaluate.py` runs a checkpoint on.
-"""
+"""Scores for steering a training, by the metrics of `benchmarks/evaluate.py`."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-import numpy as np
-import numpy.typing as npt
 from corpus import Corpus, read_jsonl
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from evaluate import Embed, evaluate, print_figures, read_tasks, retrieval, sensitivity, similarity  # noqa: E402
+import evaluate
 
 # Wordings that `instructions.py` cannot make, as whoever uses the model will have their own.
 _HELD_OUT_FACETS = {
@@ -45,62 +34,33 @@ _SGD = {
 _HELD_OUT_PAIRS = ("medquad", "acl", "openstax-philschatz", "factbook")
 
 
-def score_for_steering(embed: Embed, data: Path, corpus: Corpus) -> dict[str, float]:
+def score_for_steering(embed: evaluate.Embed, data: Path, corpus: Corpus) -> dict[str, float]:
     """STS-B dev, and on held-out training data instruction sensitivity and retrieval.
 
     SGD's training utterances, which nothing is trained on, are looked at too.
     """
-    scores = {"stsb_dev": similarity(embed, list(read_jsonl(data / "eval" / "sts.stsb.dev.jsonl.gz")))}
+    scores = {"stsb_dev": evaluate.similarity(embed, list(read_jsonl(data / "eval" / "sts.stsb.dev.jsonl.gz")))}
     held_out = corpus.draws["held_out"]
     for source, wordings in _HELD_OUT_FACETS.items():
         group = held_out["facets"][source]
         labelled = [
-            (corpus.texts[row], labels)
+            {"text": corpus.texts[row], **labels}
             for row, labels in zip(group["rows"], group["labels"], strict=True)
             if wordings.keys() <= labels.keys()
         ]
-        scores[f"sensitivity {source}"] = _sensitivity(embed, labelled[:1000], wordings)["sensitivity"]
+        scores[f"sensitivity {source}"] = evaluate.sensitivity(embed, labelled[:1000], wordings)["sensitivity"]
     sgd = [row for row in read_jsonl(data / "train" / "labelled.sa.jsonl.gz") if row["source"] == "sgd"]
-    found = _sensitivity(embed, [(row["text"], row["labels"]) for row in Random(0).sample(sgd, 1000)], _SGD)
+    labelled = [{"text": row["text"], **row["labels"]} for row in Random(0).sample(sgd, 1000)]
+    found = evaluate.sensitivity(embed, labelled, _SGD)
     scores |= {f"sgd {name}": value for name, value in found.items()}
     for name, group in held_out["pairs"].items():
         if (source := name.split(":")[0]) in _HELD_OUT_PAIRS:
             pairs = dict(group["rows"][:250])  # each query once
             passages = list(dict.fromkeys(pairs.values()))
-            found = retrieval(
+            found = evaluate.retrieval(
                 embed("", [corpus.texts[row] for row in pairs]),
                 embed("", [corpus.texts[row] for row in passages]),
                 [{passages.index(row)} for row in pairs.values()],
             )
             scores[f"hit@1 {source}"] = found["hit@1"]
     return {name: round(value, 1) for name, value in scores.items()}
-
-
-def _sensitivity(
-    embed: Embed, labelled: Sequence[tuple[str, dict[str, str]]], wordings: dict[str, str]
-) -> dict[str, float]:
-    texts, labels = zip(*labelled, strict=True)
-    return sensitivity(embed, texts, labels, wordings)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("data", type=Path)
-    arguments = parser.parse_args()
-
-    from teacher import Teacher
-    from train import untrained
-
-    teacher = Teacher()
-
-    def by_teacher(instruction: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        return teacher.embed([instruction + text for text in texts]).astype(np.float32)
-
-    tasks = read_tasks(BENCHMARKS / "tasks.json")
-    for name, embed in {"teacher": by_teacher, "untrained": untrained(arguments.run, teacher)}.items():
-        print_figures(name, evaluate(tasks, arguments.data / "eval", embed))
-
-
-if __name__ == "__main__":
-    main()

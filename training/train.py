@@ -24,7 +24,7 @@ import torch
 from batches import Batches, Distilled, Grid, Pairs
 from corpus import Corpus
 from model import Shape, Student, padded
-from score import Embed, score_for_steering
+from score import evaluate, score_for_steering
 from teacher import Teacher, TeacherVectors
 from torch import Tensor
 from torch.nn import functional
@@ -45,7 +45,7 @@ class Run:
 
     def __init__(self, folder: Path, corpus: Corpus, teacher: TeacherVectors, *, grids: bool) -> None:
         self.folder = folder
-        self.corpus, self.teacher = corpus, teacher
+        self.teacher = teacher
         self.batches = Batches(corpus, grids=grids)
         self.student = Student(Shape())
         matrices = [module.weight for module in self.student.modules() if isinstance(module, torch.nn.Linear)]
@@ -116,7 +116,7 @@ class Run:
         return {name: loss.item() for name, loss in losses.items()}
 
 
-def embedder(student: Student, corpus: Corpus) -> Embed:
+def embedder(student: Student, corpus: Corpus) -> evaluate.Embed:
     """The student's vectors of any texts under an instruction."""
 
     @torch.inference_mode()

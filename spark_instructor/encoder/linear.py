@@ -150,6 +150,7 @@ def _unsigned_codes_of(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _step(largest: Tensor, levels: int) -> Tensor:
+    """What one integer stands for, in the memory of ``largest``; never 0, as it is divided by."""
     return largest.clamp_min_(torch.finfo(torch.float32).tiny * levels).div_(levels)
 
 
@@ -168,7 +169,7 @@ def linear(tensors: Mapping[str, Tensor], name: str) -> Product:
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """A float32 weight (out, in) as int8 (out, in) and the float32 scale (out,) of each row."""
-    scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * 127) / 127
+    scale = _step(weight.abs().amax(dim=1), 127)
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 

@@ -15,7 +15,7 @@ from evaluate import Classification, Clustering, evaluate, read_tasks, retrieval
 
 COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 LABELS = [{"colour": colour, "shape": shape} for colour in COLOURS for shape in SHAPES for _ in range(3)]
-TEXTS = [f"{i} {found['colour']} {found['shape']}" for i, found in enumerate(LABELS)]
+ROWS = [{"text": f"{i} {found['colour']} {found['shape']}", **found} for i, found in enumerate(LABELS)]
 WORDINGS = {"colour": "by colour: ", "shape": "by shape: "}
 
 
@@ -31,8 +31,8 @@ def blind(_, texts):
 
 
 def test_sensitivity_of_perfect_and_blind_encoders():
-    assert sensitivity(perfect, TEXTS, LABELS, WORDINGS) == {"colour": 100, "shape": 100, "sensitivity": 100}
-    assert sensitivity(blind, TEXTS, LABELS, WORDINGS)["sensitivity"] == pytest.approx(0)
+    assert sensitivity(perfect, ROWS, WORDINGS) == {"colour": 100, "shape": 100, "sensitivity": 100}
+    assert sensitivity(blind, ROWS, WORDINGS)["sensitivity"] == pytest.approx(0)
 
 
 def test_retrieval_counts_and_discounts_by_rank():
@@ -64,8 +64,7 @@ def test_similarity_is_a_correlation_of_ranks():
 
 def test_tasks_run_without_and_with_their_instructions(tmp_path):
     """Labels are colours, which this encoder sees only when asked for them."""
-    rows = "".join(json.dumps({"text": text} | label) + "\n" for text, label in zip(TEXTS, LABELS, strict=True))
-    (tmp_path / "rows.jsonl").write_text(rows)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     tasks = [
         Classification("classes", "rows.jsonl", "rows.jsonl", "colour", WORDINGS["colour"]),
         Clustering("clusters", "rows.jsonl", "colour", WORDINGS["colour"]),
