@@ -19,8 +19,9 @@ from corpus import Corpus
 from model import MOST_TOKENS, Batch, padded
 
 FAMILIES_A_STEP = 32
-GRID = (8, 6)  # values of one facet, values of the other
-GRID_TEXTS = 96  # two texts a cell, or more where a facet has fewer values
+GRIDS_A_STEP = 2
+GRID = (6, 5)  # values of one facet, values of the other
+GRID_TEXTS = 60  # two texts a cell, or more where a facet has fewer values
 PAIR_TOKENS = 4096  # of texts, about, on both sides
 PLAIN_SHARE = 0.6  # of distilled families, and of pairs, without instruction
 
@@ -39,14 +40,17 @@ _PAIR_WEIGHTS = {
     "tldr": 1, "wordnet": 3,
 }  # fmt: skip
 _FACET_WEIGHTS = {
-    "acl": 1, "any source": 3, "captions": 2, "clinc150": 3, "dialogues": 8, "disflqa": 1, "factbook": 1.5,
-    "fewrel": 1, "goemotions": 1.5, "headlines": 1, "hwu64": 3, "medquad questions": 3, "movie_reviews": 1,
-    "pros_cons": 1, "selfdialogue": 3, "sentence_polarity": 0.5, "snips": 1.5, "taskmaster": 3, "tldr": 1,
+    "acl": 1, "any source": 2, "captions": 2, "clinc150": 4, "dialogues": 12, "disflqa": 0.5, "factbook": 1.5,
+    "fewrel": 1, "goemotions": 1.5, "headlines": 1, "hwu64": 4, "medquad questions": 2, "movie_reviews": 1,
+    "pros_cons": 1, "selfdialogue": 3, "sentence_polarity": 0.5, "snips": 1.5, "taskmaster": 4, "tldr": 1,
     "triviaqa-questions": 1,
 }  # fmt: skip
 
-# Facets of a text's form: less often asked for than what it is about or does, and two of them seldom together.
-_FORMAL = {"form", "length", "negation", "numbers", "person", "question_word", "tense", "when"}
+# Facets of a text's form, and single words of it: less often asked for than what it is about or does, and two of
+# them seldom together.
+_MINOR = {
+    "city", "day", "form", "length", "negation", "numbers", "person", "question_word", "tense", "time", "when",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Batches:
         if number % 2 == 0:
             parts.append(self._paired(random))
         elif self._grids:
-            parts.append(self._grid(random))
+            parts += [self._grid(random) for _ in range(GRIDS_A_STEP)]
         return parts
 
     def batches(self, sequences: Sequence[Line]) -> tuple[list[Batch], torch.Tensor]:
@@ -145,7 +149,7 @@ class FacetTexts:
             for facet, label in found.items():
                 self._by_label[facet][label].append(i)
         self.crossings = self._find_crossings()
-        self._weights = [0.2 ** sum(facet in _FORMAL for facet in crossing) for crossing in self.crossings]
+        self._weights = [0.2 ** sum(facet in _MINOR for facet in crossing) for crossing in self.crossings]
 
     def _find_crossings(self) -> list[tuple[str, str]]:
         """Pairs of facets that cross: neither follows from the other."""

@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from batches import Batches, Distilled, Grid, Pairs
+from batches import GRIDS_A_STEP, Batches, Distilled, Grid, Pairs
 from corpus import Corpus
 from model import Shape, Student, padded
 from score import evaluate, score_for_steering
@@ -33,7 +34,7 @@ WARMUP_STEPS = 50
 RATES = {"matrices": 0.004, "others": 0.003}  # Muon's and AdamW's
 TEMPERATURE = 0.05
 GRID_TEMPERATURE = 0.07
-WEIGHTS = {"kl": 0.2, "grid": 0.3, "pairs": 0.1, "pairs' cosine": 0.5}
+WEIGHTS = {"kl": 0.2, "grid": 0.5, "pairs": 0.1, "pairs' cosine": 0.5}
 SECONDS_TO_CHECKPOINT = 180
 STEPS_TO_LOG = 50
 STEPS_TO_SCORE = 500
@@ -94,13 +95,13 @@ class Run:
         batches, back = self.batches.batches([sequence for _, sequences in parts for sequence in sequences])
         with torch.autocast("cpu", torch.bfloat16):
             vectors = self.student(batches)[back]
-        losses: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         for (part, _), embedded in zip(parts, vectors.split([len(sequences) for _, sequences in parts]), strict=True):
             match part:
                 case Distilled(rows):
                     losses |= distillation(embedded, self.teacher[rows])
                 case Grid(labels):
-                    losses["grid"] = grid_contrast(embedded, labels)
+                    losses["grid"] += grid_contrast(embedded, labels) / GRIDS_A_STEP
                 case Pairs(rows):
                     losses |= pair_contrast(embedded, self.teacher[rows])
         total = sum(WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items())
