@@ -16,7 +16,7 @@ from spark_instructor.encoder import InstructorModel, prepare
 TOLERANCE = 1e-5
 LONG = "one text of many words, " * 120
 
-# As Spark's JVM writes the type: reference/contract of Spark NLP's Annotation.dataType.
+# As the JVM writes Spark NLP's Annotation.dataType.
 ANNOTATION_JSON = json.loads("""
     {"type": "array", "containsNull": true, "elementType": {"type": "struct", "fields": [
         {"name": "annotatorType", "type": "string", "nullable": true, "metadata": {}},
