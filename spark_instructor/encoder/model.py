@@ -23,10 +23,11 @@ LONG_TEXT = ("truncate", "average")
 MAX_WINDOWS = 32
 """Most windows that ``long_text="average"`` reads of one text; what lies behind them is cut."""
 
-_TOKENS_IN_STEP = 16384
-"""Most tokens that go through the layers in step; on a GPU, one batch."""
-_TOKENS_IN_CACHE = 512
-"""Most tokens of a batch on a CPU."""
+_CPU_BATCH_TOKENS = 512
+"""Most tokens of a batch on a CPU, so that it stays in the processor's cache."""
+_CPU_BATCHES_IN_STEP = 8
+"""Batches that go through the layers in step on a CPU; more would hold more memory, and be no faster."""
+_GPU_BATCH_TOKENS = 16384
 
 
 class Encoded(NamedTuple):
@@ -56,7 +57,9 @@ class InstructorModel:
         tensors = load_file(prepared.path / WEIGHTS, device=str(device))
         self.prepared = prepared
         self._device = device
-        self._batch_tokens = _TOKENS_IN_CACHE if device.type == "cpu" else _TOKENS_IN_STEP
+        on_cpu = device.type == "cpu"
+        self._batch_tokens = _CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS
+        self._batches_in_step = _CPU_BATCHES_IN_STEP if on_cpu else 1
         self._encoder = T5Encoder(prepared.architecture, tensors, prepared.max_length)
         self._dense = linear(tensors, "dense") if "dense" in tensors else None
         self._tokenizer = T5Tokenizer(prepared.path / TOKENIZER)
@@ -185,7 +188,7 @@ class InstructorModel:
 
         vectors = torch.zeros(count, self.dimension, device=self._device)
         order = batches(lengths, self._batch_tokens, max_batch)
-        while in_step := list(islice(order, _TOKENS_IN_STEP // self._batch_tokens)):
+        while in_step := list(islice(order, self._batches_in_step)):
             taken = [[windows[i] for i in batch] for batch in in_step]
             pooled = self._encoder.mean_pooled(
                 [Batch([w.ids for w in some], [w.masked for w in some]) for some in taken]

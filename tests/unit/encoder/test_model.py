@@ -50,8 +50,8 @@ class TestGoldens:
     @pytest.mark.parametrize("tokens", [1, 100, 100_000])
     def test_cut_for_the_cache(self, monkeypatch, tiny, cases, golden_vectors, tokens):
         """However many tokens make a batch, and batches a step."""
-        monkeypatch.setattr(model_module, "_TOKENS_IN_CACHE", tokens)
-        monkeypatch.setattr(model_module, "_TOKENS_IN_STEP", 3 * tokens)
+        monkeypatch.setattr(model_module, "_CPU_BATCH_TOKENS", tokens)
+        monkeypatch.setattr(model_module, "_CPU_BATCHES_IN_STEP", 3)
         assert_close(encode_cases(InstructorModel.load(prepare(tiny)), cases).vectors, golden_vectors)
 
     @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
