@@ -37,7 +37,7 @@ clean: ## remove .venv and whatever tools left behind
 .venv/ready: setup.py constraints.txt | python
 	@test -x $(BIN)/pip || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "Installing the package and its tools into .venv; the first time takes minutes"
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[spark,hub,dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[spark,hub,milvus,dev]'
 	@touch $@
 
 # One line instead of a stack trace for what a new machine may lack.

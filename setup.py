@@ -38,6 +38,7 @@ EXTRAS = {
         "mypy",
         "pandas-stubs",
         "pre-commit",
+        "pymilvus.model",  # whose interface InstructorEmbeddingFunction has
         "pytest>=8",
         "pytest-timeout",
         "ruff",

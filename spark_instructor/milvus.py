@@ -1,0 +1,73 @@
+"""Milvus: INSTRUCTOR as an embedding function of pymilvus; `write_to_milvus` is in the module beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .encoder import InstructorModel, prepare
+from .milvus_writer import WriteCounts, write_to_milvus
+from .pretrained import checkpoint_folder
+
+try:
+    from pymilvus.model.base import BaseEmbeddingFunction
+except ImportError:  # pymilvus.model is an extra of pymilvus
+    BaseEmbeddingFunction = object
+
+__all__ = ["InstructorEmbeddingFunction", "WriteCounts", "write_to_milvus"]
+
+
+class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc]  # pymilvus comes without types
+    """INSTRUCTOR for Milvus, with the interface of ``pymilvus.model.dense.InstructorEmbeddingFunction``.
+
+    ``model_name`` is a known name (`known_models`), a hub id or a folder. Documents and queries each have
+    their instruction, which is joined to the text as it is. ``batch_size`` caps the texts of a pass.
+    ``device`` is "cpu", "cuda" or "cuda:N". Without ``normalize_embeddings`` vectors keep the length that
+    the Dense layer gives them. ``precision`` and ``revision`` are those of `InstructorEmbeddings`: for
+    documents embedded by Spark, ask for the same precision here.
+
+    Raises what `checkpoint_folder` and `prepare` raise; nothing is ever installed.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "hkunlp/instructor-xl",
+        batch_size: int = 32,
+        query_instruction: str = "Represent the question for retrieval:",
+        doc_instruction: str = "Represent the document for retrieval:",
+        device: str = "cpu",
+        normalize_embeddings: bool = True,
+        *,
+        precision: str = "float32",
+        revision: str | None = None,
+    ) -> None:
+        self.model_name = model_name
+        self.batch_size = batch_size
+        self.query_instruction = query_instruction
+        self.doc_instruction = doc_instruction
+        self.normalize_embeddings = normalize_embeddings
+        self._model = InstructorModel.load(prepare(checkpoint_folder(model_name, revision), precision), device)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self._model.dimension
+
+    def __call__(self, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """Embed documents, as `encode_documents` does."""
+        return self.encode_documents(texts)
+
+    def encode_documents(self, documents: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """A float32 vector (dim,) for each document; TypeError for one str in place of a list."""
+        return self._encode(self.doc_instruction, documents)
+
+    def encode_queries(self, queries: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """A float32 vector (dim,) for each query; TypeError for one str in place of a list."""
+        return self._encode(self.query_instruction, queries)
+
+    def _encode(self, instruction: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        return list(
+            self._model.encode(instruction, texts, normalize=self.normalize_embeddings, max_batch=self.batch_size)
+        )

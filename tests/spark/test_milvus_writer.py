@@ -1,0 +1,230 @@
+"""write_to_milvus: into a file of milvus-lite through the driver, and into a server from the executors."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymilvus import DataType, MilvusClient
+from pyspark.sql import functions as F
+
+from spark_instructor import InstructorEmbeddings
+from spark_instructor.milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a milvus-lite server, a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("milvus")
+    command = [Path(sys.executable).with_name("milvus-lite"), "server", "--host", "127.0.0.1"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*map(str, command), "--port", str(port), "--data-dir", str(folder / "data")], stdout=log, stderr=log
+        )
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(60):
+        assert process.poll() is None, (folder / "log").read_text()
+        try:
+            MilvusClient(address, timeout=1).close()
+            break
+        except Exception:
+            time.sleep(0.5)
+    yield address
+    process.terminate()
+    process.wait(timeout=30)
+
+
+@pytest.fixture(params=["file", "server"])
+def uri(request, tmp_path):
+    return str(tmp_path / "vectors.db") if request.param == "file" else request.getfixturevalue("server")
+
+
+@pytest.fixture
+def collection(request):
+    """A name of each test's own, as the server outlives them."""
+    return "c" + "".join(char if char.isalnum() else "_" for char in request.node.name)
+
+
+def rows_of(uri, collection):
+    client = MilvusClient(uri)
+    try:
+        client.load_collection(collection)
+        return client.query(collection, filter="", output_fields=["*"], limit=1000)
+    finally:
+        client.close()
+
+
+def vectors(spark, rows, key="long", vector="array<float>"):
+    return spark.createDataFrame(rows, f"id {key}, vector {vector}")
+
+
+@pytest.fixture(scope="module")
+def texts(spark):
+    """Rows with a key and a text; one text is null."""
+    rows = [(f"k{i}", None if i == 7 else f"Text number {i}.", i) for i in range(40)]
+    return spark.createDataFrame(rows, "key string, text string, number int").repartition(3)
+
+
+@pytest.fixture(scope="module")
+def stage(tiny):
+    return InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("text").setOutputCol("vector")
+
+
+@pytest.fixture(scope="module")
+def embedded(spark, texts, stage, tmp_path_factory):
+    """The rows with their vectors, embedded once for all tests."""
+    path = str(tmp_path_factory.mktemp("embedded") / "rows.parquet")
+    stage.transform(texts).write.parquet(path)
+    return spark.read.parquet(path)
+
+
+def test_round_trip(embedded, uri, collection):
+    wanted = {row.key: row for row in embedded.collect() if row.text is not None}
+    for _ in range(2):  # the second time doubles nothing
+        counts = write_to_milvus(
+            embedded, uri, collection, "key", "vector", payload_cols=["text", "number"], batch_size=7
+        )
+        assert counts == WriteCounts(written=39, nulls=1, invalid=0)
+        found = rows_of(uri, collection)
+        assert sorted(row["key"] for row in found) == sorted(wanted)
+        for row in found:
+            same = wanted[row["key"]]
+            assert (row["text"], row["number"]) == (same.text, same.number)
+            assert np.array(row["vector"], np.float32).tobytes() == np.array(same.vector, np.float32).tobytes()
+
+
+def test_the_collection_that_is_made(embedded, uri, collection):
+    index = {"index_type": "HNSW", "metric_type": "IP"}
+    write_to_milvus(embedded, uri, collection, "key", "vector", payload_cols=["number"], **index)
+    client = MilvusClient(uri)
+    fields = {field["name"]: field for field in client.describe_collection(collection)["fields"]}
+    described = client.describe_index(collection, "vector")
+    client.close()
+    assert {name: field["type"] for name, field in fields.items()} == {
+        "key": DataType.VARCHAR,
+        "vector": DataType.FLOAT_VECTOR,
+        "number": DataType.INT32,
+    }
+    assert fields["key"]["is_primary"] and fields["number"]["nullable"]
+    assert fields["vector"]["params"]["dim"] == 64
+    assert (described["index_type"], described["metric_type"]) == ("HNSW", "IP")
+
+
+def test_embedded_and_written_in_one_job(stage, texts, uri, collection, tiny):
+    write_to_milvus(stage.transform(texts), uri, collection, "key", "vector", payload_cols=["text"])
+    function = InstructorEmbeddingFunction(str(tiny), query_instruction="")
+    client = MilvusClient(uri)
+    client.load_collection(collection)
+    asked = [f"Text number {i}." for i in (3, 11)]
+    hits = client.search(collection, function.encode_queries(asked), limit=1, output_fields=["text"])
+    client.close()
+    assert [hit[0]["entity"]["text"] for hit in hits] == asked
+    assert [hit[0]["distance"] for hit in hits] == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_doubles_are_rounded_not_reinterpreted(spark, uri, collection):
+    df = vectors(spark, [(1, [0.1, 0.2, 0.3])], vector="array<double>")
+    assert write_to_milvus(df, uri, collection, "id", "vector").written == 1
+    (row,) = rows_of(uri, collection)
+    assert row["vector"] == np.array([0.1, 0.2, 0.3], np.float32).tolist()
+
+
+def test_whole_numbers_beside_nulls_stay_whole(spark, uri, collection):
+    rows = [(2**53 + 1, [1.0, 0.0], 2**53 + 1), (2, [0.0, 1.0], None)]
+    df = spark.createDataFrame(rows, "id long, vector array<float>, count long")
+    write_to_milvus(df, uri, collection, "id", "vector", payload_cols=["count"])
+    assert {row["id"]: row["count"] for row in rows_of(uri, collection)} == {2**53 + 1: 2**53 + 1, 2: None}
+
+
+def test_invalid_vectors(spark, uri, collection):
+    rows = [(1, [1.0, 2.0]), (2, [float("nan"), 1.0]), (3, [0.0, 0.0]), (4, [1.0]), (5, None), (None, [1.0, 1.0])]
+    df = vectors(spark, rows).coalesce(1)
+    with pytest.raises(Exception, match=r"the row with id 2 cannot be written: 'vector' holds NaN"):
+        write_to_milvus(df, uri, collection, "id", "vector")
+    assert rows_of(uri, collection) == []
+    counts = write_to_milvus(df, uri, collection, "id", "vector", on_invalid="skip")
+    assert counts == WriteCounts(written=1, nulls=2, invalid=3)
+    assert [row["id"] for row in rows_of(uri, collection)] == [1]
+
+
+def test_an_empty_frame(spark, tmp_path, embedded):
+    uri = str(tmp_path / "vectors.db")
+    nothing = vectors(spark, [])
+    with pytest.raises(ValueError, match="column 'vector' has no vector to take the collection's dimension from"):
+        write_to_milvus(nothing, uri, "c", "id", "vector")
+    assert write_to_milvus(nothing, uri, "c", "id", "vector", dimension=2) == WriteCounts(0, 0, 0)
+    # What the annotator embedded says its dimension itself.
+    assert write_to_milvus(embedded.where("false"), uri, "d", "key", "vector") == WriteCounts(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"id_col": "nope"}, "there is no column 'nope'"),
+        ({"id_col": "flag"}, "column 'flag' is boolean, expected string or tinyint"),
+        ({"vector_col": "flag"}, "column 'flag' is boolean, expected array<float>.*vector_to_array"),
+        ({"payload_cols": ["when"]}, "column 'when' is date, expected string"),
+        ({"payload_cols": ["a b"]}, "no field named 'a b'"),
+        ({"payload_cols": ["id"]}, "a column is named twice"),
+        ({"uri": "vectors"}, "uri is 'vectors', expected a server's address"),
+        ({"on_invalid": "drop"}, "on_invalid is 'drop', expected one of error, skip"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_what_the_driver_sees_at_once(spark, tmp_path, change, says):
+    df = spark.sql("SELECT 1L AS id, array(1f, 2f) AS vector, true AS flag, current_date() AS when, 'x' AS `a b`")
+    given = {"uri": str(tmp_path / "x.db"), "collection": "c", "id_col": "id", "vector_col": "vector", **change}
+    with pytest.raises(ValueError, match=says):
+        write_to_milvus(df, **given)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ("'a' AS id, array(1f, 2f) AS vector", "column 'id' is string, which its field does not hold"),
+        ("1L AS id, array(1f, 2f) AS vec", "there is no field for column 'vec'; rename .* id INT64, vector FLOAT_VEC"),
+        ("1L AS id, array(1f, 2f) AS vector, 'x' AS extra", "there is no field for column 'extra'"),
+        ("1L AS id, array(1f, 2f) AS vector", "there is no column for the field 'must'"),
+        ("1L AS id, array(1f, 2f) AS vector, 1.5D AS must", "column 'must' is double, which its field does not hold"),
+        ("1L AS must, array(1f, 2f) AS vector, 1L as id", "'must' must be the primary key"),
+    ],
+)
+def test_a_collection_that_does_not_fit(spark, tmp_path, columns, says):
+    uri = str(tmp_path / "x.db")
+    client = MilvusClient(uri)
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+    schema.add_field("must", DataType.INT64)
+    client.create_collection("c", schema=schema)
+    client.close()
+    df = spark.sql(f"SELECT {columns}")
+    key, vector, *payload = df.columns
+    with pytest.raises(ValueError, match=says):
+        write_to_milvus(df, uri, "c", key, vector, payload_cols=payload)
+
+
+def test_a_collection_of_another_width(embedded, tmp_path):
+    uri = str(tmp_path / "x.db")
+    client = MilvusClient(uri)
+    client.create_collection("c", dimension=8, primary_field_name="key", id_type="string", max_length=100)
+    client.close()
+    with pytest.raises(ValueError, match="column 'vector' has vectors of 64 floats, its field of 8"):
+        write_to_milvus(embedded, uri, "c", "key", "vector")
+
+
+def test_into_pymilvus_own_collection(spark, tmp_path):
+    """The one that `create_collection(name, dimension)` makes: it takes any payload as a dynamic field."""
+    uri = str(tmp_path / "x.db")
+    client = MilvusClient(uri)
+    client.create_collection("c", dimension=2)
+    client.close()
+    df = vectors(spark, [(1, [1.0, 2.0])]).withColumn("text", F.lit("hello"))
+    assert write_to_milvus(df, uri, "c", "id", "vector", payload_cols=["text"]).written == 1
+    assert rows_of(uri, "c")[0]["text"] == "hello"

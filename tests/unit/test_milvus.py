@@ -1,0 +1,70 @@
+"""InstructorEmbeddingFunction: pymilvus's interface over our encoder."""
+
+import inspect
+
+import numpy as np
+import pytest
+from pymilvus.model.base import BaseEmbeddingFunction
+from pymilvus.model.dense import InstructorEmbeddingFunction as Theirs
+
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.milvus import InstructorEmbeddingFunction
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return InstructorModel.load(prepare(tiny))
+
+
+@pytest.fixture(scope="module")
+def function(tiny):
+    return InstructorEmbeddingFunction(str(tiny))
+
+
+def test_interface_is_theirs(function):
+    assert isinstance(function, BaseEmbeddingFunction)
+    ours, theirs = (inspect.signature(cls).parameters.values() for cls in (InstructorEmbeddingFunction, Theirs))
+    positional = [(one.name, one.default) for one in ours if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert positional == [(one.name, one.default) for one in theirs if one.kind is not one.VAR_KEYWORD]
+
+
+def test_vectors_are_the_encoders(function, model):
+    texts = ["What is inflation?", "  A text with blanks around it. ", ""]
+    for found, instruction in [
+        (function.encode_documents(texts), "Represent the document for retrieval:"),
+        (function(texts), "Represent the document for retrieval:"),
+        (function.encode_queries(texts), "Represent the question for retrieval:"),
+    ]:
+        assert isinstance(found, list)
+        assert [(one.dtype, one.shape) for one in found] == [(np.dtype("float32"), (function.dim,))] * 3
+        np.testing.assert_allclose(found, model.encode(instruction, texts), atol=1e-5)
+
+
+def test_settings(tiny, model):
+    function = InstructorEmbeddingFunction(
+        str(tiny),
+        batch_size=1,
+        query_instruction="Ask: ",
+        doc_instruction="Tell: ",
+        normalize_embeddings=False,
+        precision="bfloat16",
+    )
+    narrow = InstructorModel.load(prepare(tiny, "bfloat16"))
+    for found, instruction in [(function.encode_queries, "Ask: "), (function.encode_documents, "Tell: ")]:
+        wanted = narrow.encode(instruction, ["one", "another"], normalize=False)
+        np.testing.assert_allclose(found(["one", "another"]), wanted, atol=1e-4)
+        assert not np.allclose(np.linalg.norm(wanted, axis=1), 1, atol=0.01)
+
+
+def test_lists_only(function):
+    assert function.encode_documents([]) == function.encode_queries([]) == function([]) == []
+    with pytest.raises(TypeError, match="pass a list"):
+        function.encode_queries("What is inflation?")
+    with pytest.raises(TypeError, match="text 1 is a NoneType"):
+        function.encode_documents(["a", None])
+
+
+def test_packaged_name():
+    assert InstructorEmbeddingFunction("instructor_tiny").dim == len(
+        InstructorEmbeddingFunction("instructor_tiny").encode_queries(["a"])[0]
+    )
