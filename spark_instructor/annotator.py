@@ -188,9 +188,8 @@ class InstructorEmbeddings(
     def _transform(self, dataset: DataFrame) -> DataFrame:
         fields, outputs = self._columns(dataset)
         prepared = self._prepared()
-        self._check_limits(prepared)
-        job = self._job(
-            ship(dataset.sparkSession, prepared, shared=self.getSharedFolder() is not None),
+        job = self._shipped_job(
+            dataset.sparkSession,
             nested=[isinstance(field.dataType, ArrayType) for field in fields],
             counted=any(map(is_annotations, fields)),
         )
@@ -236,6 +235,12 @@ class InstructorEmbeddings(
             check_type(input_field(dataset, instruction_col, stage), [StringType()], stage)
         check_new(dataset, outputs, stage)
         return fields, outputs
+
+    def _shipped_job(self, spark: SparkSession, nested: Iterable[bool] = (False,), counted: bool = False) -> Job:
+        """This stage's work, its limits checked and its model within reach of the executors."""
+        prepared = self._prepared()
+        self._check_limits(prepared)
+        return self._job(ship(spark, prepared, shared=self.getSharedFolder() is not None), nested, counted)
 
     def _job(self, model: Shipped, nested: Iterable[bool], counted: bool) -> Job:
         return Job(

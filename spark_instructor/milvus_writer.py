@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .annotation import column, input_field, quoted
-from .worker import HOW_TO_INSTALL
+from .worker import on_executor
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -246,17 +246,7 @@ def _to_driver(rows: DataFrame, size: int) -> Iterator[pa.RecordBatch]:
 
 
 def _through_executors(rows: DataFrame, target: _Target) -> Iterable[tuple[int, ...]]:
-    plain = dataclasses.asdict(target)
-    how_to_install = HOW_TO_INSTALL
-
-    # Pickled by value, so that a worker without this package gets as far as saying so.
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        try:
-            from spark_instructor import milvus_writer
-        except ImportError as error:
-            raise ImportError(f"{error}. {how_to_install}", name=error.name) from error
-        yield from milvus_writer.write_batches(plain, batches)
-
+    write = on_executor("milvus_writer.write_batches", dataclasses.asdict(target))
     return rows.mapInArrow(write, "written bigint, nulls bigint, invalid bigint").collect()
 
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import pandas as pd
 from .prepared import is_prepared, publish_folder, read_prepared
 
 if TYPE_CHECKING:
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import ArrayType, StructType
 
     from .encoder import InstructorModel
 
@@ -63,27 +63,49 @@ class Job:
     long_text: str
 
 
-def embedding_udf(job: Job, returns: StructType) -> Any:
-    """The pandas UDF of a stage: one struct of text columns in, one struct of vector columns out.
+def on_executor(function: str, plain: dict[str, Any]) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    """What a task calls: ``function`` ("module.name" of this package) with ``plain`` and its batches.
 
     It is pickled by value and holds plain values alone, so that a worker without this package gets as far
     as saying so.
     """
-    from pyspark.sql.pandas.functions import pandas_udf
-
-    plain = dataclasses.asdict(job)
     how_to_install = HOW_TO_INSTALL
 
-    def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        try:
-            from spark_instructor import worker
+    def call(batches: Iterator[Any]) -> Iterator[Any]:
+        from importlib import import_module
 
-            run = worker.embed_frames(plain, frames)
+        module, name = function.split(".")
+        try:
+            results = getattr(import_module(f"spark_instructor.{module}"), name)(plain, batches)
         except ImportError as error:
             raise ImportError(f"{error}. {how_to_install}", name=error.name) from error
-        yield from run
+        yield from results
+
+    return call
+
+
+def embedding_udf(job: Job, returns: StructType) -> Any:
+    """The pandas UDF of a stage: one struct of text columns in, one struct of vector columns out."""
+    from pyspark.sql.pandas.functions import pandas_udf
+
+    call = on_executor("worker.embed_frames", dataclasses.asdict(job))
+
+    def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        return call(frames)
 
     return pandas_udf(embed, returns)  # type: ignore[call-overload]  # its stubs know no kind inferred from hints
+
+
+def embedding_function(job: Job, returns: ArrayType) -> Any:
+    """The pandas UDF for expressions: a column of texts in, or texts and instructions, a column of vectors out."""
+    from pyspark.sql.pandas.functions import pandas_udf
+
+    call = on_executor("worker.embed_series", dataclasses.asdict(job))
+
+    def embed(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
+        return call(batches)
+
+    return pandas_udf(embed, returns)  # type: ignore[call-overload]
 
 
 def embed_frames(plain: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -92,9 +114,29 @@ def embed_frames(plain: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Itera
     A null text gives a null vector, a null array a null array, an element that is null a null element.
     The result has, for each input column i, the vectors ``v<i>`` and, where counted, ``n<i>`` and ``t<i>``.
     """
-    job = Job(**{**plain, "model": Shipped(**plain["model"])})
-    model = _task_model(job)
+    job, model = _job_and_model(plain)
     return (embed_frame(model, job, frame) for frame in frames)
+
+
+def embed_series(
+    plain: dict[str, Any], batches: Iterator[pd.Series[Any] | tuple[pd.Series[Any], ...]]
+) -> Iterator[pd.Series[Any]]:
+    """Embed batches of texts, or of texts with an instruction each, which then wins over the job's."""
+    job, model = _job_and_model(plain)
+    of_row = dataclasses.replace(job, instruction=None)
+
+    def embed(batch: pd.Series[Any] | tuple[pd.Series[Any], ...]) -> pd.Series[Any]:
+        columns = batch if isinstance(batch, tuple) else (batch,)
+        if len(columns) > 2:
+            raise ValueError(f"expected a text and perhaps an instruction, got {len(columns)} arguments")
+        return embed_frame(model, job if len(columns) == 1 else of_row, pd.concat(columns, axis=1))["v0"]
+
+    return map(embed, batches)
+
+
+def _job_and_model(plain: dict[str, Any]) -> tuple[Job, InstructorModel]:
+    job = Job(**{**plain, "model": Shipped(**plain["model"])})
+    return job, _task_model(job)
 
 
 def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.DataFrame:

@@ -248,18 +248,16 @@ NOWHERE = Shipped("tiny", "key", "/nowhere", None)
 
 
 @pytest.mark.parametrize(
-    ("missing", "module"),
-    [("import of spark_instructor halted", None), ("cannot import name 'worker'", ModuleType("spark_instructor"))],
-    ids=["the package", "but for another of its name"],
+    "module", [None, ModuleType("spark_instructor")], ids=["the package", "but for another of its name"]
 )
-def test_a_worker_without_the_package(monkeypatch, missing, module):
+def test_a_worker_without_the_package(monkeypatch, module):
     """The UDF is pickled by value, so it runs far enough to say what is missing."""
     udf = embedding_udf(job(model=NOWHERE), StructType().add("v0", VECTOR))
     pickled = cloudpickle.dumps(udf.func)
     for name in [name for name in sys.modules if name.startswith("spark_instructor.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "spark_instructor", module)
-    with pytest.raises(ImportError, match=f"({missing}).*%pip install.*venv-pack"):
+    with pytest.raises(ImportError, match=r"spark_instructor.*%pip install.*venv-pack"):
         next(pickle.loads(pickled)(iter([])))
 
 

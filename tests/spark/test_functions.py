@@ -1,0 +1,84 @@
+"""instructor_embed as a column function and in SQL, and cosine similarity with and without Spark's own."""
+
+import math
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from spark_instructor import InstructorEmbeddings
+from spark_instructor.functions import cosine_similarity, instructor_embed, register
+
+ROWS = [("one text", "Represent it: "), ("another", None), (None, "Represent it: "), ("", "Represent it: ")]
+
+
+@pytest.fixture(scope="module")
+def texts(spark):
+    df = spark.createDataFrame(ROWS, "text string, instruction string").repartition(2)
+    df.createOrReplaceTempView("texts")
+    return df
+
+
+@pytest.fixture(scope="module")
+def wanted(texts, tiny):
+    """For each text the vectors of the annotator, under one instruction and under its own."""
+    stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("text")
+    one = stage.copy().setInstruction("Represent it: ").setOutputCol("v").transform(texts)
+    both = stage.copy().setInstructionCol("instruction").setOutputCol("w").transform(one)
+    return {row.text: (row.v, row.w) for row in both.collect()}
+
+
+def assert_same(rows, wanted):
+    assert len(rows) == len(wanted)
+    for row in rows:
+        for found, vector in zip((row.v, row.w), wanted[row.text], strict=True):
+            assert (found is None) == (vector is None)
+            if found is not None:
+                np.testing.assert_allclose(found, vector, atol=1e-5, rtol=0)
+
+
+def test_column_function(texts, tiny, wanted):
+    model = str(tiny)
+    embedded = texts.select(
+        "text",
+        instructor_embed("text", "Represent it: ", model).alias("v"),
+        instructor_embed(F.col("text"), F.col("instruction"), model).alias("w"),
+    )
+    assert embedded.schema["v"].dataType.simpleString() == "array<float>"
+    assert_same(embedded.collect(), wanted)
+
+
+def test_sql(spark, texts, tiny, wanted):
+    register(spark, "embed_text", instruction="Represent it: ", model=str(tiny))
+    embedded = spark.sql("SELECT text, embed_text(text) AS v, embed_text(text, instruction) AS w FROM texts")
+    assert_same(embedded.collect(), wanted)
+    with pytest.raises(Exception, match="expected a text and perhaps an instruction, got 3 arguments"):
+        spark.sql("SELECT embed_text(text, text, text) FROM texts").collect()
+
+
+def test_settings_are_the_annotators(texts, tiny):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_length'"):
+        instructor_embed("text", model=str(tiny), max_length=9)
+    with pytest.raises(ValueError, match="maxSentenceLength is 9999, but"):
+        instructor_embed("text", model=str(tiny), maxSentenceLength=9999)
+    long = instructor_embed(F.lit("word " * 50), model=str(tiny)).alias("v")
+    cut = instructor_embed(F.lit("word " * 50), model=str(tiny), maxSentenceLength=9).alias("w")
+    (row,) = texts.limit(1).select(long, cut).collect()
+    assert not np.allclose(row.v, row.w, atol=1e-3)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_cosine_similarity(spark, monkeypatch, own):
+    if not own:
+        monkeypatch.delattr(F, "vector_cosine_similarity", raising=False)
+    elif not hasattr(F, "vector_cosine_similarity"):
+        pytest.skip("this Spark has no vector functions")
+    pairs = [([1.0, 2.0], [1.0, 2.0]), ([3.0, 0.0], [0.0, 1.0]), ([1.0, 1.0], [-2.0, 0.0]), ([0.0, 0.0], [1.0, 1.0])]
+    df = spark.createDataFrame([*pairs, (None, [1.0, 1.0])], "a array<float>, b array<float>").coalesce(1)
+    similarity = df.select(cosine_similarity("a", F.col("b")).alias("s"))
+    assert similarity.schema["s"].dataType.simpleString() == "float"
+    found = [row.s for row in similarity.collect()]
+    assert found[:3] == pytest.approx([1, 0, -math.sqrt(0.5)], abs=1e-6)
+    assert found[3:] == [None, None]
+    with pytest.raises(Exception, match=r"(?i)dimension|width"):
+        df.select(cosine_similarity("a", F.array(F.lit(1.0).cast("float")))).collect()
