@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 from pyspark import keyword_only
 from pyspark.ml import Transformer
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
     DataType,
+    DoubleType,
     IntegerType,
     StringType,
     StructField,
@@ -185,24 +186,42 @@ class InstructorEmbeddings(
             self._prepared_folders[asked] = folder
         return read_prepared(folder)
 
+    def observe(self, dataset: DataFrame, observation: Observation) -> DataFrame:
+        """As `transform`, and tell a pyspark `Observation` what the first action on the result embedded.
+
+        Its ``get`` then has ``rows``; ``texts`` embedded and ``nulls`` among them, over all input columns;
+        ``tokens`` read; ``truncated`` texts; ``distinct`` texts that went through the model (what repeats in an
+        Arrow batch goes once); and the ``seconds`` that this took, summed over the tasks.
+
+        For this every row is embedded, whatever the action: also those that a later filter drops, and by a
+        `count` and a select of other columns.
+        """
+        return self._embedded(dataset, observation)
+
     def _transform(self, dataset: DataFrame) -> DataFrame:
+        return self._embedded(dataset)
+
+    def _embedded(self, dataset: DataFrame, observation: Observation | None = None) -> DataFrame:
         fields, outputs = self._columns(dataset)
         prepared = self._prepared()
         job = self._shipped_job(
             dataset.sparkSession,
             nested=[isinstance(field.dataType, ArrayType) for field in fields],
-            counted=any(map(is_annotations, fields)),
+            counted=observation is not None or any(map(is_annotations, fields)),
+            observed=observation is not None,
         )
         texts = [_texts(field).alias(f"c{i}") for i, field in enumerate(fields)]
         if job.instruction is None:
             texts.append(column(str(self.getInstructionCol())).alias("instruction"))
-        embedded = embedding_udf(job, _returned(fields, job.counted))(F.struct(*texts))
+        embedded = embedding_udf(job, _returned(fields, job))(F.struct(*texts))
 
         # Spark pushes a filter on a projected column below the projection, and so would compute the UDF twice: for
         # the filter and for the output. It cannot push a filter below the explode whose column it needs. So each
         # output needs `once`; a filter on other columns still goes below both, and an unused UDF is still pruned.
         raw, once = f"{self.uid}__raw", f"{self.uid}__once"
         rows = dataset.select("*", embedded.alias(raw)).select("*", F.explode(F.array(F.lit(True))).alias(once))
+        if observation is not None:
+            rows = rows.observe(observation, *_metrics(fields, column(raw)))
         metadata = {"dimension": prepared.dimension, "ref": self.getStorageRef()}
         added = {
             output: (_result(field, column(raw), column(once), i), {**_annotator_type(field), **metadata})
@@ -236,17 +255,20 @@ class InstructorEmbeddings(
         check_new(dataset, outputs, stage)
         return fields, outputs
 
-    def _shipped_job(self, spark: SparkSession, nested: Iterable[bool] = (False,), counted: bool = False) -> Job:
+    def _shipped_job(
+        self, spark: SparkSession, nested: Iterable[bool] = (False,), counted: bool = False, observed: bool = False
+    ) -> Job:
         """This stage's work, its limits checked and its model within reach of the executors."""
         prepared = self._prepared()
         self._check_limits(prepared)
-        return self._job(ship(spark, prepared, shared=self.getSharedFolder() is not None), nested, counted)
+        return self._job(ship(spark, prepared, shared=self.getSharedFolder() is not None), nested, counted, observed)
 
-    def _job(self, model: Shipped, nested: Iterable[bool], counted: bool) -> Job:
+    def _job(self, model: Shipped, nested: Iterable[bool], counted: bool, observed: bool = False) -> Job:
         return Job(
             model=model,
             nested=tuple(nested),
             counted=counted,
+            observed=observed,
             instruction=None if self.getInstructionCol() is not None else self.getInstruction(),
             device=self.getDevice(),
             max_length=self._get(self.maxSentenceLength),
@@ -331,17 +353,43 @@ def _annotations_with_text(field: StructField) -> Column:
     return F.filter(column(field.name), lambda one: F.coalesce(F.length(one["result"]) > 0, F.lit(False)))
 
 
-def _returned(fields: list[StructField], counted: bool) -> StructType:
-    """The UDF's result: for each column i the vectors ``v<i>``, and where counted ``n<i>`` and ``t<i>``."""
+def _returned(fields: list[StructField], job: Job) -> StructType:
+    """The UDF's result, as `embed_frames` describes it."""
     returned = StructType()
     for i, field in enumerate(fields):
         nested = isinstance(field.dataType, ArrayType)
         # An annotation always has a text; an element of array<string> may be null.
         has_nulls = not is_annotations(field)
         kinds: dict[str, DataType] = {"v": VECTOR, "n": IntegerType(), "t": BooleanType()}
-        for kind, type_ in kinds.items() if counted else [("v", VECTOR)]:
+        for kind, type_ in kinds.items() if job.counted else [("v", VECTOR)]:
             returned.add(f"{kind}{i}", ArrayType(type_, has_nulls) if nested else type_)
-    return returned
+    return returned.add("distinct", IntegerType()).add("seconds", DoubleType()) if job.observed else returned
+
+
+def _metrics(fields: list[StructField], raw: Column) -> list[Column]:
+    """What `observe` counts, from the UDF's struct."""
+
+    def of_row(kind: str) -> Column:
+        """The counts of a row's texts in one array; a null text, or array of texts, is a null."""
+        nested = [isinstance(field.dataType, ArrayType) for field in fields]
+        counts = [raw[f"{kind}{i}"] for i in range(len(fields))]
+        return F.concat(
+            *(
+                F.when(one.isNull(), F.array(F.lit(None))).otherwise(one) if is_nested else F.array(one)
+                for one, is_nested in zip(counts, nested, strict=True)
+            )
+        )
+
+    tokens, truncated = of_row("n"), of_row("t")
+    counted = {
+        "nulls": F.size(F.filter(tokens, lambda one: one.isNull())),
+        "texts": F.size(F.filter(tokens, lambda one: one.isNotNull())),
+        "tokens": F.aggregate(tokens, F.lit(0), lambda total, one: total + F.coalesce(one, F.lit(0))),
+        "truncated": F.size(F.filter(truncated, lambda one: one)),
+        "distinct": raw["distinct"],
+    }
+    sums = [F.coalesce(F.sum(count), F.lit(0)).alias(name) for name, count in counted.items()]
+    return [F.count(F.lit(1)).alias("rows"), *sums, F.coalesce(F.sum(raw["seconds"]), F.lit(0.0)).alias("seconds")]
 
 
 def _result(field: StructField, raw: Column, once: Column, i: int) -> Column:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ class Job:
     """For each input column, whether a row holds an array of texts."""
     counted: bool
     """Whether tokens and truncated flags go back beside the vectors."""
+    observed: bool
+    """Whether the distinct texts and the seconds of each frame go back, on its first row."""
     instruction: str | None
     """The stage's instruction; None where each row brings its own, in the frame's last column."""
     device: str
@@ -112,7 +115,8 @@ def embed_frames(plain: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Itera
     """Embed frames of texts; row i of each result belongs to row i of its frame.
 
     A null text gives a null vector, a null array a null array, an element that is null a null element.
-    The result has, for each input column i, the vectors ``v<i>`` and, where counted, ``n<i>`` and ``t<i>``.
+    The result has, for each input column i, the vectors ``v<i>`` and, where counted, ``n<i>`` (tokens) and
+    ``t<i>`` (truncated); where observed also ``distinct`` and ``seconds``.
     """
     job, model = _job_and_model(plain)
     return (embed_frame(model, job, frame) for frame in frames)
@@ -149,9 +153,11 @@ def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.Dat
         of_row = frame.iloc[:, -1].to_numpy(dtype=object)
         of_row = np.where(pd.isna(of_row), "", of_row)
         instructions = [of_row[row] for column in columns for row in column.row_of_text]
+    texts = [text for column in columns for text in column.texts]
+    start = time.perf_counter()
     encoded = model.encode_counted(
         instructions,
-        [text for column in columns for text in column.texts],
+        texts,
         max_length=job.max_length,
         long_text=job.long_text,
         max_batch=job.max_batch,
@@ -163,6 +169,11 @@ def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.Dat
         if job.counted:
             result[f"n{i}"] = column.rows(tokens)
             result[f"t{i}"] = column.rows(truncated)
+    if job.observed:
+        first = np.arange(len(frame)) == 0
+        of_text = instructions if isinstance(instructions, list) else [instructions] * len(texts)
+        result["distinct"] = first * len(set(zip(of_text, texts, strict=True)))
+        result["seconds"] = first * (time.perf_counter() - start)
     return result
 
 

@@ -33,7 +33,7 @@ def shipped(prepared, path=None, archive=None):
 
 
 def job(**changes):
-    settings = {"nested": (False,), "counted": False, "instruction": "", "device": "cpu"}
+    settings = {"nested": (False,), "counted": False, "observed": False, "instruction": "", "device": "cpu"}
     return Job(**{"model": None, "max_length": None, "max_batch": None, "long_text": "truncate", **settings, **changes})
 
 
