@@ -17,6 +17,7 @@ REQUIRES = [
     "safetensors>=0.4.2",
     "tokenizers>=0.20",
     "torch>=2.2",
+    "tqdm>=4.60",
 ]
 
 EXTRAS = {
@@ -55,6 +56,7 @@ setup(
     license="Apache-2.0",
     keywords=["spark", "pyspark", "embeddings", "instructor", "sentence embeddings", "milvus", "databricks"],
     packages=find_packages(include=["spark_instructor", "spark_instructor.*"]),
+    entry_points={"console_scripts": ["spark-instructor = spark_instructor.cli:main"]},
     package_data={"spark_instructor": ["py.typed", "models/**"]},
     python_requires=">=3.10",
     install_requires=REQUIRES,

@@ -1,0 +1,215 @@
+"""`spark-instructor embed` in every session kind, and its progress bar."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+from processes import run_python
+from pyspark.sql import functions as F
+
+from spark_instructor import cli, progress
+from spark_instructor.encoder import InstructorModel, prepare
+
+ROWS = [
+    {"id": i, "text": text} for i, text in enumerate(["water boils", 'prices, "they" say,\nrise', None, "", "cells"])
+]
+
+
+@pytest.fixture(scope="module")
+def wanted(tiny):
+    """Vectors by id under the instruction "I: "."""
+    model = InstructorModel.load(prepare(tiny))
+    return {row["id"]: None if row["text"] is None else model.encode("I: ", [row["text"]])[0] for row in ROWS}
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture
+def embed(spark, capsys, tiny):
+    """Run the command in this process, on the tests' session."""
+
+    def run(*arguments):
+        code = cli.main(["embed", *map(str, arguments), "--model", str(tiny), "--instruction", "I: "])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def assert_vectors(rows, wanted):
+    assert sorted(row.id for row in rows) == sorted(wanted)
+    for row in rows:
+        assert (row.vector is None) == (wanted[row.id] is None)
+        if row.vector is not None:
+            np.testing.assert_allclose(row.vector, wanted[row.id], atol=1e-5, rtol=0)
+
+
+def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, wanted, tmp_path):
+    output = tmp_path / "out.parquet"
+    code, out, err = embed(jsonl, "--output", output)
+    assert code == 0, err
+    assert_vectors(spark.read.parquet(str(output)).collect(), wanted)
+    counts = dict(re.findall(r"^  (\w+) +([\d,.]+)", out, re.MULTILINE))
+    assert {name: counts[name] for name in ("rows", "nulls", "truncated", "distinct")} == {
+        "rows": "5",
+        "nulls": "1",
+        "truncated": "0",
+        "distinct": "4",
+    }
+    assert int(counts["tokens"]) > 10 and float(counts["seconds"]) > 0
+    assert out.endswith(f"Wrote {output}\n")
+
+    assert cli.main(["search", str(output), "cells", "--instruction", "I: ", "--top", "1"]) == 0
+    assert re.match(r" +1\. 1\.000  id: 4\n +text: cells\n", capsys.readouterr().out)
+
+    code, _, err = embed(jsonl, "--output", output)
+    assert code == 1 and "already exists" in err and err.count("\n") == 1
+    assert embed(jsonl, "--output", output, "--overwrite", "--partitions", 2)[0] == 0
+    assert len(list(output.glob("*.parquet"))) <= 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "table"])
+def test_other_inputs(spark, embed, wanted, tmp_path, kind):
+    rows = spark.createDataFrame([(row["id"], row["text"]) for row in ROWS], "id long, text string")
+    path = str(tmp_path / "in")
+    if kind == "csv":
+        rows.coalesce(1).write.csv(path, header=True, escape='"', quoteAll=True, nullValue="\\N", emptyValue="")
+        wanted = {id_: vector for id_, vector in wanted.items() if id_ not in (2, 3)}  # CSV knows no null
+    elif kind == "parquet":
+        rows.write.parquet(path)
+    else:
+        rows.createOrReplaceTempView(path := "passages_to_embed")
+    output = str(tmp_path / "out")
+    code, _, err = embed(path, "--output", output, *(["--format", "csv"] if kind == "csv" else []))
+    assert code == 0, err
+    found = spark.read.parquet(output).withColumn("id", F.col("id").cast("long")).collect()
+    assert len(found) == len(ROWS)
+    assert_vectors([row for row in found if row.id in wanted], wanted)
+
+
+def test_milvus(embed, jsonl, wanted, tmp_path):
+    from pymilvus import MilvusClient
+
+    uri = str(tmp_path / "x.db")
+    code, out, err = embed(jsonl, "--milvus", uri, "--collection", "c", "--id-col", "id", "--payload-cols", "text")
+    assert code == 0, err
+    assert out.endswith(f"Wrote 4 rows to collection c of {uri}, left out 1 nulls and 0 invalid vectors\n")
+    client = MilvusClient(uri)
+    rows = client.query("c", filter="", output_fields=["*"], limit=10)
+    client.close()
+    assert {row["id"]: row["text"] for row in rows} == {
+        row["id"]: row["text"] for row in ROWS if row["text"] is not None
+    }
+    for row in rows:
+        np.testing.assert_allclose(row["vector"], wanted[row["id"]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--text-col", "body"], "embed: there is no column 'body'; the columns are id, text"),
+        (["--max-length", "9999"], "maxSentenceLength is 9999, but"),
+    ],
+)
+def test_errors_are_one_line(embed, jsonl, tmp_path, arguments, says):
+    code, out, err = embed(jsonl, "--output", tmp_path / "out", *arguments)
+    assert (code, out) == (1, "")
+    assert says in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_milvus_needs_its_names(embed, jsonl):
+    assert "--milvus needs --collection and --id-col" in embed(jsonl, "--milvus", "x.db")[2]
+
+
+class RecordingBar:
+    """What the bar showed, in place of tqdm."""
+
+    shown: list
+
+    def __init__(self, total, **_):
+        self.n, self.total, self.start, self.postfix = 0, total, time.perf_counter(), ""
+        RecordingBar.shown = []
+
+    @property
+    def format_dict(self):
+        return {"elapsed": time.perf_counter() - self.start}
+
+    def set_postfix_str(self, text):
+        self.postfix = text
+
+    def refresh(self):
+        RecordingBar.shown.append((self.n, self.postfix))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_progress(spark, monkeypatch):
+    if type(spark).__module__.startswith("pyspark.sql.connect") and not hasattr(spark, "registerProgressHandler"):
+        pytest.skip("Spark Connect tells of its progress from version 4.0")
+    monkeypatch.setattr(progress, "tqdm", RecordingBar)
+
+    def slow(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for frame in frames:
+            time.sleep(1)
+            yield frame
+
+    with progress.progress_bar(spark, rows=800, tokens=16000.0, tasks=8):
+        spark.range(8, numPartitions=8).mapInPandas(slow, "id long").write.format("noop").mode("overwrite").save()
+    counts = [n for n, _ in RecordingBar.shown]
+    assert counts == sorted(counts)
+    assert len(set(counts) - {0, 800}) >= 2 and all(n % 100 == 0 for n in counts)
+    assert re.fullmatch(r"[\d.,]+ texts/s, [\d,]+ tokens/s", RecordingBar.shown[-1][1])
+
+
+@pytest.fixture
+def of_its_own(session_kind):
+    if session_kind != "local[2]":
+        pytest.skip("starts a session of its own")
+
+
+def test_as_a_module(of_its_own, jsonl, tiny, tmp_path):
+    arguments = ["embed", jsonl, "--output", tmp_path / "out", "--model", tiny, "--master", "local[1]"]
+    printed = run_python("-m", "spark_instructor", *arguments, cwd=tmp_path)
+    assert "rows                 5" in printed
+    assert list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_under_spark_submit(of_its_own, jsonl, tiny, tmp_path):
+    import pyspark
+
+    import spark_instructor.__main__ as script
+
+    submit = os.path.join(os.path.dirname(pyspark.__file__), "bin", "spark-submit")
+    command = [
+        submit,
+        "--master",
+        "local[1]",
+        script.__file__,
+        "embed",
+        jsonl,
+        "--output",
+        tmp_path / "out",
+        "--model",
+        tiny,
+    ]
+    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_TESTING": "0"}
+    ran = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert "rows                 5" in ran.stdout

@@ -1,0 +1,139 @@
+"""The command line's parts that need no Spark: search, models, prepare, help and errors."""
+
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from spark_instructor import cli
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.prepared import read_prepared
+
+TEXTS = ["prices rise", "cells divide", "water boils", "prices fall"]
+
+
+def run(capsys, *arguments):
+    code = cli.main([str(one) for one in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return InstructorModel.load(prepare(tiny))
+
+
+def written(folder, vectors, made_by=None):
+    """Parquet as Spark writes it, in two files: the columns' metadata lies in the footer."""
+    row = {"name": "vector", "type": "array", "nullable": True, "metadata": {"spark_instructor": made_by or {}}}
+    footer = {"org.apache.spark.sql.parquet.row.metadata": json.dumps({"type": "struct", "fields": [row]})}
+    table = pa.table({"id": range(len(vectors)), "text": TEXTS, "vector": pa.array(vectors, pa.list_(pa.float32()))})
+    folder.mkdir()
+    for i in range(2):
+        pq.write_table(table.slice(i * 2, 2).replace_schema_metadata(footer), folder / f"part-{i}.parquet")
+    (folder / "_SUCCESS").touch()
+    return folder
+
+
+@pytest.fixture
+def embedded(model, tiny, tmp_path):
+    made_by = {"model": str(tiny), "precision": "float32", "hash": model.prepared.hash}
+    return written(tmp_path / "embedded.parquet", list(model.encode("", TEXTS)), made_by)
+
+
+def test_search(capsys, embedded, model):
+    code, out, _ = run(capsys, "search", embedded, "water boils", "--instruction", "", "--top", 3)
+    assert code == 0
+    similar = model.encode("", TEXTS) @ model.encode("", ["water boils"])[0]
+    best = np.argsort(-similar)[:3]
+    assert [int(one) for one in re.findall(r"id: (\d)", out)] == best.tolist()
+    assert [float(one) for one in re.findall(r"\d\. (-?\d\.\d+)", out)] == pytest.approx(similar[best], abs=1e-3)
+    assert "text: water boils" in out and "vector" not in out
+
+
+def test_search_skips_nulls_and_zeros(capsys, model, tiny, tmp_path):
+    first, second, *_ = model.encode("", TEXTS)
+    folder = written(tmp_path / "x", [first, None, np.zeros(model.dimension, np.float32), second])
+    code, out, _ = run(capsys, "search", folder, "a", "--model", tiny)
+    assert code == 0
+    assert len(re.findall("id: ", out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--vector-col", "v"], "has no column 'v'; it has id, text, vector"),
+        (["--precision", "bfloat16"], "vectors of two models have nothing to do with each other"),
+        (["--model", "instructor_tiny"], "was embedded with"),
+    ],
+)
+def test_search_of_something_else(capsys, embedded, change, says):
+    code, out, err = run(capsys, "search", embedded, "a", *change)
+    assert (code, out) == (1, "")
+    assert says in err and err.count("\n") == 1
+
+
+def test_search_of_what_does_not_say_its_model(capsys, model, tiny, tmp_path):
+    folder = written(tmp_path / "x", list(model.encode("", TEXTS)))
+    assert "does not say which model embedded it; pass --model" in run(capsys, "search", folder, "a")[2]
+    assert run(capsys, "search", folder, "a", "--model", tiny)[0] == 0
+    narrow = written(tmp_path / "y", [[1.0, 2.0]] * 4)
+    assert "have 2 floats, the model's 64" in run(capsys, "search", narrow, "a", "--model", tiny)[2]
+
+
+def test_search_without_a_file(capsys, tmp_path):
+    code, _, err = run(capsys, "search", tmp_path / "nope", "a")
+    assert (code, err) == (1, f"spark-instructor: there is no file or folder {tmp_path}/nope\n")
+
+
+def test_prepare_and_models(capsys, tiny, tmp_path):
+    code, out, _ = run(capsys, "prepare", tiny, "--precision", "int8", "--into", tmp_path / "int8")
+    assert code == 0
+    assert read_prepared(tmp_path / "int8").precision == "int8"
+    assert out.startswith(f"{tmp_path}/int8\ntiny in int8, 64 floats a text")
+
+    made = prepare(tiny, "bfloat16")
+    _, table, _ = run(capsys, "models")
+    assert "instructor_base   hkunlp/instructor-base        768    440" in table
+    assert re.search(rf"bfloat16 +\d+ MB  {made}\n", table)
+    _, listed, _ = run(capsys, "models", "--json")
+    assert str(made) in [one["path"] for one in json.loads(listed)["prepared"]]
+
+
+def test_unknown_model(capsys):
+    code, out, err = run(capsys, "prepare", "instructor_huge")
+    assert (code, out) == (1, "")
+    assert err.startswith("spark-instructor: unknown model 'instructor_huge': expected one of instructor_tiny")
+    with pytest.raises(ValueError, match="unknown model"):
+        cli.main(["prepare", "instructor_huge", "--traceback"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["embed"], ["embed", "x"], ["search", "x"], ["prepare", "x", "--precision", "a"]]
+)
+def test_misuse(capsys, arguments):
+    with pytest.raises(SystemExit) as exited:
+        cli.main(arguments)
+    assert exited.value.code == 2
+    assert "usage: spark-instructor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["embed", "search", "models", "prepare"])
+def test_help_teaches_by_example(capsys, command):
+    with pytest.raises(SystemExit) as exited:
+        cli.main([command, "--help"])
+    assert exited.value.code == 0
+    assert f"examples:\n  spark-instructor {command}" in capsys.readouterr().out
+
+
+def test_one_line_of_a_spark_error():
+    said = """An exception was thrown from the Python worker. Please see the stack trace below.
+Traceback (most recent call last):
+  File "worker.py", line 1, in main
+RuntimeError: device is 'cuda', but torch
+"""
+    assert cli._one_line(Exception(said)) == "device is 'cuda', but torch"
+    assert "JDK 17" in cli._one_line(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))
