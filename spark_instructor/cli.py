@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .prepared import PRECISIONS, TOKENIZER, cache_dir, list_prepared, read_prepared
-from .pretrained import checkpoint_folder, known_models
+from .pretrained import checkpoint_folder, is_cached, known_models
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -29,6 +29,7 @@ DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
 QUESTION_INSTRUCTION = "Represent the question for retrieving supporting documents: "
 
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
+_TABLE_NAME = re.compile(r"[\w`]+(\.[\w`]+){0,2}")
 _ROWS_A_TASK = 2000  # some megabytes of vectors a file
 _LEAST_TASKS = 16  # or the progress bar would stand still
 _TEXTS_TO_SAMPLE = 500
@@ -170,9 +171,9 @@ def _embed(arguments: argparse.Namespace) -> None:
     texts = _read(spark, arguments.input, arguments.format)
     rows = texts.count()
     tasks = arguments.partitions or min(max(rows // _ROWS_A_TASK, _LEAST_TASKS), max(rows, 1))
-    tokens = _estimated_tokens(texts, stage, rows)
     observation = Observation()
     embedded = _with_provenance(stage.observe(texts.repartition(tasks), observation), stage)
+    tokens = _estimated_tokens(texts, stage, rows)
     start = time.perf_counter()
     with progress_bar(spark, rows, tokens, tasks):
         written = _to_milvus(embedded, arguments) if arguments.milvus else _to_parquet(embedded, arguments)
@@ -220,27 +221,22 @@ def _session(arguments: argparse.Namespace) -> SparkSession:
     return builder.config("spark.ui.showConsoleProgress", "false").getOrCreate()
 
 
-def _read(spark: SparkSession, path: str, format: str | None) -> DataFrame:
+def _read(spark: SparkSession, source: str, kind: str | None) -> DataFrame:
     """The input's rows, by the format that was said or that the name tells."""
-    format = format or _FORMATS.get(Path(re.sub(r"\.(gz|bz2|zst)$", "", path)).suffix.lower())
-    if format is None:
-        format = (
-            "table" if re.fullmatch(r"[\w`]+(\.[\w`]+){0,2}", path) and spark.catalog.tableExists(path) else "parquet"
-        )
-    if format == "table":
-        return spark.table(path)
-    if format == "csv":
-        return spark.read.csv(path, header=True, multiLine=True, quote='"', escape='"')
-    return spark.read.format(format).load(path)
+    kind = kind or _FORMATS.get(Path(re.sub(r"\.(gz|bz2|zst)$", "", source)).suffix.lower())
+    if kind == "table" or (kind is None and _TABLE_NAME.fullmatch(source) and spark.catalog.tableExists(source)):
+        return spark.table(source)
+    if kind == "csv":
+        return spark.read.csv(source, header=True, multiLine=True, quote='"', escape='"')
+    return spark.read.format(kind or "parquet").load(source)
 
 
 def _estimated_tokens(texts: DataFrame, stage: InstructorEmbeddings, rows: int) -> float:
     """About how many tokens all rows have, from a few of them; for the progress bar alone."""
-    from .annotation import column, input_field
+    from .annotation import column
     from .encoder import T5Tokenizer
 
     (name,) = stage.getInputCols()
-    input_field(texts, name, "embed")
     some = [row[0] or "" for row in texts.select(column(name)).limit(_TEXTS_TO_SAMPLE).collect()]
     tokenizer = T5Tokenizer(stage._prepared().path / TOKENIZER)
     ids = tokenizer.encode([stage.getInstruction() + text for text in some])
@@ -361,12 +357,13 @@ def _models(arguments: argparse.Namespace) -> None:
         for one in list_prepared()
     ]
     if arguments.json:
-        known = [dataclasses.asdict(one) for one in known_models()]
+        known = [{**dataclasses.asdict(one), "cached": is_cached(one)} for one in known_models()]
         print(json.dumps({"known": known, "prepared": prepared}, indent=2))
         return
-    print(f"{'name':<18}{'checkpoint':<26}{'floats':>7}{'MB':>7}")
+    print(f"{'name':<18}{'checkpoint':<26}{'floats':>7}{'MB':>7}  cached")
     for one in known_models():
-        print(f"{one.name:<18}{one.source:<26}{one.dimension:>7}{one.size_mb:>7,}  {one.description}")
+        cached = "yes" if is_cached(one) else "no"
+        print(f"{one.name:<18}{one.source:<26}{one.dimension:>7}{one.size_mb:>7,}  {cached:<8}{one.description}")
     print(f"\nprepared, in {cache_dir()}:" if prepared else f"\nnone is prepared yet in {cache_dir()}")
     for of_model in prepared:
         print(f"  {of_model['precision']:<10}{of_model['megabytes']:>7,} MB  {of_model['path']}")

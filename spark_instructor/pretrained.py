@@ -41,6 +41,17 @@ def known_models() -> list[KnownModel]:
     return list(_KNOWN)
 
 
+def is_cached(model: KnownModel) -> bool:
+    """Whether a known model is on this machine: packaged, or in huggingface_hub's cache."""
+    if model.source == "packaged":
+        return True
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
+    return isinstance(try_to_load_from_cache(model.source, "config.json"), str)
+
+
 def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     """The local folder of a checkpoint, downloaded first where it lives on the hub.
 

@@ -1,17 +1,13 @@
 """`spark-instructor embed` in every session kind, and its progress bar."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import pytest
-from processes import run_python
 from pyspark.sql import functions as F
 
 from spark_instructor import cli, progress
@@ -119,7 +115,8 @@ def test_milvus(embed, jsonl, wanted, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--text-col", "body"], "embed: there is no column 'body'; the columns are id, text"),
+        (["--text-col", "body"], "there is no column 'body'; the columns are id, text"),
+        (["--text-col", "id"], "column 'id' is bigint, expected string"),
         (["--max-length", "9999"], "maxSentenceLength is 9999, but"),
     ],
 )
@@ -176,40 +173,3 @@ def test_progress(spark, monkeypatch):
     assert counts == sorted(counts)
     assert len(set(counts) - {0, 800}) >= 2 and all(n % 100 == 0 for n in counts)
     assert re.fullmatch(r"[\d.,]+ texts/s, [\d,]+ tokens/s", RecordingBar.shown[-1][1])
-
-
-@pytest.fixture
-def of_its_own(session_kind):
-    if session_kind != "local[2]":
-        pytest.skip("starts a session of its own")
-
-
-def test_as_a_module(of_its_own, jsonl, tiny, tmp_path):
-    arguments = ["embed", jsonl, "--output", tmp_path / "out", "--model", tiny, "--master", "local[1]"]
-    printed = run_python("-m", "spark_instructor", *arguments, cwd=tmp_path)
-    assert "rows                 5" in printed
-    assert list((tmp_path / "out").glob("*.parquet"))
-
-
-def test_under_spark_submit(of_its_own, jsonl, tiny, tmp_path):
-    import pyspark
-
-    import spark_instructor.__main__ as script
-
-    submit = os.path.join(os.path.dirname(pyspark.__file__), "bin", "spark-submit")
-    command = [
-        submit,
-        "--master",
-        "local[1]",
-        script.__file__,
-        "embed",
-        jsonl,
-        "--output",
-        tmp_path / "out",
-        "--model",
-        tiny,
-    ]
-    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_TESTING": "0"}
-    ran = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    assert "rows                 5" in ran.stdout

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import run_python
 
 from spark_instructor import cli
 from spark_instructor.encoder import InstructorModel, prepare
@@ -67,7 +68,6 @@ def test_search_skips_nulls_and_zeros(capsys, model, tiny, tmp_path):
     [
         (["--vector-col", "v"], "has no column 'v'; it has id, text, vector"),
         (["--precision", "bfloat16"], "vectors of two models have nothing to do with each other"),
-        (["--model", "instructor_tiny"], "was embedded with"),
     ],
 )
 def test_search_of_something_else(capsys, embedded, change, says):
@@ -97,10 +97,15 @@ def test_prepare_and_models(capsys, tiny, tmp_path):
 
     made = prepare(tiny, "bfloat16")
     _, table, _ = run(capsys, "models")
-    assert "instructor_base   hkunlp/instructor-base        768    440" in table
+    assert "instructor_base   hkunlp/instructor-base        768    440  no " in table
+    assert re.search(r"instructor_tiny +packaged .* yes ", table)
     assert re.search(rf"bfloat16 +\d+ MB  {made}\n", table)
     _, listed, _ = run(capsys, "models", "--json")
     assert str(made) in [one["path"] for one in json.loads(listed)["prepared"]]
+
+
+def test_as_a_module(tmp_path):
+    assert "instructor_base" in run_python("-m", "spark_instructor", "models", cwd=tmp_path)
 
 
 def test_unknown_model(capsys):

@@ -13,7 +13,7 @@ from fake_hub import FakeHub
 
 from spark_instructor import known_models
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.pretrained import _from_hub, checkpoint_folder
+from spark_instructor.pretrained import _from_hub, checkpoint_folder, is_cached
 
 REPOSITORY = "someone/instructor-small"
 
@@ -32,6 +32,16 @@ class TestNames:
         model = InstructorModel.load(prepare(checkpoint_folder(packaged.name)))
         assert model.dimension == packaged.dimension
         assert model.encode("", ["a text"]).any()
+
+    def test_cached_models(self, monkeypatch):
+        def look(hub_id, file):
+            return f"/cache/{hub_id}/{file}" if hub_id == "hkunlp/instructor-base" else None
+
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look)
+        cached = {one.name: is_cached(one) for one in known_models()}
+        assert [name for name, there in cached.items() if there] == ["instructor_tiny", "instructor_base"]
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+        assert [one.name for one in known_models() if is_cached(one)] == ["instructor_tiny"]
 
     @pytest.mark.parametrize("name", ["instructor_huge", "", "instructor-base"])
     def test_unknown_name(self, name):
