@@ -1,0 +1,43 @@
+"""The notebooks, each run from start to end on a classic session and on Spark Connect."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pyspark
+import pytest
+from nbclient import NotebookClient
+from processes import OF_CONNECT
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_has_no_outputs(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("session", ["classic", "connect"])
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs(notebook, session, tmp_path):
+    if session == "connect" and pyspark.__version__.startswith("3."):
+        pytest.skip("pyspark 3.5 from PyPI has no Spark Connect server")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "notebooks").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in OF_CONNECT}
+    environment |= {"PYSPARK_PYTHON": sys.executable, "SPARK_TESTING": "1", "MPLBACKEND": "agg"}
+    if session == "connect":
+        environment["SPARK_REMOTE"] = "local[2]"
+    client = NotebookClient(
+        nbformat.read(notebook, as_version=4),
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path / "notebooks")}},
+    )
+    client.execute(env=environment)
+    nbformat.write(client.nb, tmp_path / notebook.name)  # to look at, where a test keeps its folder
