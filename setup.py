@@ -36,7 +36,14 @@ EXTRAS = {
     "dev": [
         "hypothesis",
         "import-linter>=2.1",
+        "ipykernel",  # this one, matplotlib, nbclient and nbformat run the notebooks
+        "matplotlib",
+        "mlflow-skinny>=3",  # these three run the pages on MLflow
+        "sqlalchemy",
+        "alembic",
         "mypy",
+        "nbclient",
+        "nbformat",
         "pandas-stubs",
         "pre-commit",
         "pymilvus.model",  # whose interface InstructorEmbeddingFunction has
