@@ -74,6 +74,7 @@ def export(student: Student, spiece: Path, out: Path) -> None:
             "pooling_mode_mean_tokens": True,
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
+            "include_prompt": False,  # for sentence-transformers, which knows that of hkunlp's models by their names
         },
     )
     _write_json(

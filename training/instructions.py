@@ -60,7 +60,28 @@ _GENERAL_PURPOSES = (
     "for retrieving similar texts",
     "for comparison",
 )
-_GENERAL_KINDS = ("sentence", "text", "passage", "document", "statement", "input", "phrase")
+# What a text is about is what the teacher tells best, so to ask for it is to ask for the teacher's vector. Not of
+# dialogue, where grids ask for the topic by labels of their own.
+_TOPIC_PURPOSES = (
+    "for clustering by topic",
+    "for grouping by topic",
+    "for classifying its topic",
+    "for topic classification",
+    "by its topic",
+    "by what it is about",
+    "for clustering by subject",
+    "for finding others on the same topic",
+    "for retrieving texts about the same thing",
+    "for clustering by theme",
+    "for classifying its category",
+    "for clustering by category",
+)
+_DIALOGUE = ("clinc150", "dialogues", "hwu64", "selfdialogue", "snips", "taskmaster")
+_GENERAL_KINDS = (
+    "sentence", "text", "passage", "document", "statement", "input", "phrase", "sentence", "text", "passage",
+    "question", "title", "article", "news article", "news", "paragraph", "post", "forum question", "tweet", "abstract",
+    "programming question", "summary", "review", "description", "email", "Wikipedia document", "comment",
+)  # fmt: skip
 
 # What a text of a source may be called.
 _KINDS = {
@@ -126,19 +147,19 @@ _FACET_NAMES: dict[str, tuple[str, ...]] = {
     "domain": ("domain", "topic domain", "service", "area it is about", "subject area", "service area"),
     "emotion": ("emotion", "feeling", "emotion expressed", "sentiment"),
     "event": ("event", "event type", "kind of news"),
-    "film_aspect": ("aspect", "aspect of the film", "topic", "what is judged"),
+    "film_aspect": ("aspect", "aspect of the film", "what is judged"),
     "form": ("sentence type", "sentence form", "grammatical mood", "form"),
     "intent": ("intent", "user intent", "intention", "purpose"),
-    "kind": ("kind of news", "news category", "section", "topic"),
-    "kind of text": ("genre", "text type", "kind of text", "source", "register", "topic"),
+    "kind": ("kind of news", "news section", "section"),
+    "kind of text": ("genre", "text type", "kind of text", "source", "register"),
     "length": ("length", "text length", "number of words"),
     "negation": ("polarity", "negation"),
     "numbers": ("kind of number", "quantity mentioned", "number type"),
     "paper_role": ("rhetorical role", "role in the abstract", "function in the paper", "argumentative zone"),
-    "paper_topic": ("topic", "research area", "task", "field"),
+    "paper_topic": ("research area", "task", "field"),
     "person": ("grammatical person", "person", "perspective", "who it is about"),
     "place": ("place", "location", "setting", "scene"),
-    "product_aspect": ("aspect", "product feature", "feature it is about", "topic"),
+    "product_aspect": ("aspect", "product feature", "feature it is about"),
     "question_type": (
         "question type",
         "kind of information asked",
@@ -162,10 +183,10 @@ _FACET_NAMES: dict[str, tuple[str, ...]] = {
         "app",
         "topic domain",
     ),
-    "subject": ("subject", "subject it covers", "topic", "field"),
+    "subject": ("subject it covers", "field"),
     "tense": ("tense", "grammatical tense", "time reference"),
     "time": ("time", "clock time", "time it names"),
-    "trivia_topic": ("topic", "subject", "category", "quiz category"),
+    "trivia_topic": ("quiz category", "field"),
     "when": ("time", "date", "time reference", "when it is about"),
     "who": ("subject", "who is shown", "agent", "who is acting"),
 }
@@ -173,8 +194,9 @@ _FACET_NAMES: dict[str, tuple[str, ...]] = {
 
 def general(source: str, random: Random) -> str:
     """An instruction that asks for the meaning as a whole."""
-    kind = random.choice(_GENERAL_KINDS + _KINDS.get(source, ()) * 2)
-    return _instruction(kind, random.choice(_GENERAL_PURPOSES), random)
+    kind = random.choice(_GENERAL_KINDS + _KINDS.get(source, ()) * 4)
+    by_topic = source not in _DIALOGUE and random.random() < 0.4
+    return _instruction(kind, random.choice(_TOPIC_PURPOSES if by_topic else _GENERAL_PURPOSES), random)
 
 
 def for_facet(source: str, facet: str, random: Random) -> str:

@@ -50,6 +50,7 @@ def _utterance(service: str, act: str, random: Random) -> Sentence:
     }
     parts["question"], parts["question2"] = random.sample(phrases["questions"], 2)
     parts["detail"], parts["detail2"] = random.sample(phrases["details"], 2)
+    parts["answer"], parts["answer2"] = random.sample(phrases["answers"], 2)
     for name, (first, second) in fillers.items():
         parts[name], parts[f"{name}2"] = first, second
     used = set()
