@@ -1,6 +1,7 @@
 """InstructorEmbeddingFunction: pymilvus's interface over our encoder."""
 
 import inspect
+import os
 
 import numpy as np
 import pytest
@@ -68,3 +69,14 @@ def test_packaged_name():
     assert InstructorEmbeddingFunction("instructor_tiny").dim == len(
         InstructorEmbeddingFunction("instructor_tiny").encode_queries(["a"])[0]
     )
+
+
+@pytest.mark.skipif("INSTRUCTOR_XL" not in os.environ, reason="set INSTRUCTOR_XL to the folder of hkunlp/instructor-xl")
+def test_vectors_that_milvus_prints():
+    """The figures of https://milvus.io/docs/embed-with-instructor.md, for whoever has the 5 GB of weights."""
+    function = InstructorEmbeddingFunction(os.environ["INSTRUCTOR_XL"])
+    assert function.dim == 768
+    (document,) = function.encode_documents(["Artificial intelligence was founded as an academic discipline in 1956."])
+    (query,) = function.encode_queries(["When was artificial intelligence founded"])
+    np.testing.assert_allclose(document[:4], [0.0108575663, 0.00387877878, 0.0318090729, -0.0812458917], atol=1e-4)
+    np.testing.assert_allclose(query[:3], [0.0121721877, 0.00188485277, 0.0301732980], atol=1e-4)
