@@ -194,7 +194,8 @@ class InstructorEmbeddings(
         Arrow batch goes once); and the ``seconds`` that this took, summed over the tasks.
 
         For this every row is embedded, whatever the action: also those that a later filter drops, and by a
-        `count` and a select of other columns.
+        `count` and a select of other columns. Spark tells nothing after `toLocalIterator`, by which
+        `write_to_milvus` fills a file of milvus-lite: persist and count before it.
         """
         return self._embedded(dataset, observation)
 
