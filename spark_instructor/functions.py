@@ -65,9 +65,9 @@ def cosine_similarity(left: Column | str, right: Column | str) -> Column:
     left, right = (F.col(one) if isinstance(one, str) else one for one in (left, right))
     lengths = F.sqrt(_dot(left, left)) * F.sqrt(_dot(right, right))
     cosine = (_dot(left, right) / F.when(lengths > 0, lengths)).cast("float")
-    return F.when(F.size(left) != F.size(right), F.raise_error("vectors of different widths").cast("float")).otherwise(
-        cosine
-    )
+    return F.when(
+        F.array_size(left) != F.array_size(right), F.raise_error("vectors of different widths").cast("float")
+    ).otherwise(cosine)
 
 
 def _dot(left: Column, right: Column) -> Column:
