@@ -266,9 +266,9 @@ def _to_parquet(embedded: DataFrame, arguments: argparse.Namespace) -> str:
 
 
 def _to_milvus(embedded: DataFrame, arguments: argparse.Namespace) -> str:
-    from .milvus_writer import write_to_milvus
+    from .milvus_writer import is_file, write_to_milvus
 
-    if arguments.milvus.endswith(".db"):
+    if is_file(arguments.milvus):
         # A file is written through the driver, a partition at a time; embedding should not wait for that.
         embedded = embedded.persist()
         embedded.count()

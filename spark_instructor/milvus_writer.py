@@ -103,7 +103,7 @@ def write_to_milvus(
         raise ValueError(f"on_invalid is {on_invalid!r}, expected one of {', '.join(_ON_INVALID)}")
     if batch_size < 1 or retries < 0:
         raise ValueError(f"batch_size is {batch_size} and retries is {retries}, expected at least 1 and 0")
-    if not (_SERVER.match(uri) or uri.endswith(".db")):
+    if not (_SERVER.match(uri) or is_file(uri)):
         raise ValueError(f"uri is {uri!r}, expected a server's address (http://host:19530) or a file's path (x.db)")
     rows, said = _selected(df, id_col, vector_col, payload_cols)
     dimension = dimension or said
@@ -124,8 +124,13 @@ def write_to_milvus(
         skip_invalid=on_invalid == "skip",
         retries=retries,
     )
-    counts = _through_executors(rows, target) if _SERVER.match(uri) else target.write(_to_driver(rows, batch_size))
+    counts = target.write(_to_driver(rows, batch_size)) if is_file(uri) else _through_executors(rows, target)
     return WriteCounts(*map(sum, zip((0, 0, 0), *counts, strict=True)))
+
+
+def is_file(uri: str) -> bool:
+    """Whether a uri is a file of milvus-lite, which one process alone may open."""
+    return uri.endswith(".db") and not _SERVER.match(uri)
 
 
 def _selected(df: DataFrame, id_col: str, vector_col: str, payload_cols: Sequence[str]) -> tuple[DataFrame, int | None]:

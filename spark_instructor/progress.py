@@ -10,6 +10,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
+from .shipping import is_connect
+
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -34,7 +36,7 @@ def progress_bar(spark: SparkSession, rows: int, tokens: float, tasks: int) -> I
             bar.set_postfix_str(f"{bar.n / elapsed:,.1f} texts/s, {tokens * done / tasks / elapsed:,.0f} tokens/s")
         bar.refresh()
 
-    watch = _polled if hasattr(spark, "_jsparkSession") else _told
+    watch = _told if is_connect(spark) else _polled
     with bar, watch(spark, tasks, show):
         yield
 

@@ -33,7 +33,7 @@ def ship(spark: SparkSession, model: PreparedModel, shared: bool = False) -> Shi
         return Shipped(name=model.name, key=model.key, path=str(model.path), archive=None)
     archive = f"{model.key}.zip"
     with _sending:
-        sent = _sent.setdefault(spark if _is_connect(spark) else spark.sparkContext, set())
+        sent = _sent.setdefault(spark if is_connect(spark) else spark.sparkContext, set())
         if archive not in sent:
             _send(spark, model, archive)
             sent.add(archive)
@@ -41,7 +41,7 @@ def ship(spark: SparkSession, model: PreparedModel, shared: bool = False) -> Shi
 
 
 def _send(spark: SparkSession, model: PreparedModel, archive: str) -> None:
-    if _is_connect(spark):
+    if is_connect(spark):
         with tempfile.TemporaryDirectory() as folder:
             spark.addArtifacts(str(_zipped(model, Path(folder, archive))), archive=True)
     else:
@@ -50,14 +50,14 @@ def _send(spark: SparkSession, model: PreparedModel, archive: str) -> None:
         spark.sparkContext.addArchive(str(_zipped(model, Path(folder, archive))))
 
 
-def _is_connect(spark: SparkSession) -> bool:
+def is_connect(spark: SparkSession) -> bool:
     """Whether this is a Spark Connect session, which has no SparkContext."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def _is_local(spark: SparkSession) -> bool:
     """Whether the executors are in the driver's own JVM. A Connect server may be anywhere."""
-    if _is_connect(spark):
+    if is_connect(spark):
         return False
     master = str(spark.sparkContext.master)
     return master.startswith("local") and not master.startswith("local-cluster")

@@ -153,11 +153,10 @@ def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.Dat
         of_row = frame.iloc[:, -1].to_numpy(dtype=object)
         of_row = np.where(pd.isna(of_row), "", of_row)
         instructions = [of_row[row] for column in columns for row in column.row_of_text]
-    texts = [text for column in columns for text in column.texts]
     start = time.perf_counter()
     encoded = model.encode_counted(
         instructions,
-        texts,
+        [text for column in columns for text in column.texts],
         max_length=job.max_length,
         long_text=job.long_text,
         max_batch=job.max_batch,
@@ -171,8 +170,7 @@ def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.Dat
             result[f"t{i}"] = column.rows(truncated)
     if job.observed:
         first = np.arange(len(frame)) == 0
-        of_text = instructions if isinstance(instructions, list) else [instructions] * len(texts)
-        result["distinct"] = first * len(set(zip(of_text, texts, strict=True)))
+        result["distinct"] = first * encoded.distinct
         result["seconds"] = first * (time.perf_counter() - start)
     return result
 

@@ -5,7 +5,13 @@ import subprocess
 import sys
 
 # What a Spark Connect session leaves behind for the processes it starts.
-OF_CONNECT = ("SPARK_REMOTE", "SPARK_LOCAL_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
+_OF_CONNECT = ("SPARK_REMOTE", "SPARK_LOCAL_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
+
+
+def changed_environment(**changes):
+    """This process's environment for another one, with changes and without what belongs to this one's Spark."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _OF_CONNECT}
+    return {**inherited, **{name: str(value) for name, value in changes.items()}}
 
 
 def run_python(*arguments, cwd, **environment):
@@ -13,10 +19,9 @@ def run_python(*arguments, cwd, **environment):
 
     What it said of its failure is shown where it fails.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in OF_CONNECT}
     ran = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**inherited, **{name: str(value) for name, value in environment.items()}},
+        env=changed_environment(**environment),
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import OF_CONNECT, run_python
+from processes import changed_environment, run_python
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
 from spark_instructor.pretrained import checkpoint_folder
@@ -77,8 +77,7 @@ def test_python_blocks(folder):
 def test_shell_blocks(folder):
     for name, page in PAGES.items():
         script = "".join(code for _, code in blocks_of(page, "sh"))
-        environment = {key: value for key, value in os.environ.items() if key not in OF_CONNECT}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment = changed_environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         command = ["bash", "-euxo", "pipefail", "-c", script]
         ran = subprocess.run(command, cwd=folder / name, env=environment, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr

@@ -1,6 +1,5 @@
 """The notebooks, each run from start to end on a classic session and on Spark Connect."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import nbformat
 import pyspark
 import pytest
 from nbclient import NotebookClient
-from processes import OF_CONNECT
+from processes import changed_environment
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -29,10 +28,8 @@ def test_runs(notebook, session, tmp_path):
         pytest.skip("pyspark 3.5 from PyPI has no Spark Connect server")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "notebooks").mkdir()
-    environment = {name: value for name, value in os.environ.items() if name not in OF_CONNECT}
-    environment |= {"PYSPARK_PYTHON": sys.executable, "SPARK_TESTING": "1", "MPLBACKEND": "agg"}
-    if session == "connect":
-        environment["SPARK_REMOTE"] = "local[2]"
+    remote = {"SPARK_REMOTE": "local[2]"} if session == "connect" else {}
+    environment = changed_environment(PYSPARK_PYTHON=sys.executable, SPARK_TESTING=1, MPLBACKEND="agg", **remote)
     client = NotebookClient(
         nbformat.read(notebook, as_version=4),
         timeout=300,

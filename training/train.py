@@ -198,8 +198,9 @@ def main() -> None:
     parser.add_argument("--decay", metavar="NAME", help="branch off NAME's checkpoint and let the rate fall to zero")
     parser.add_argument("--steps", type=int, help="stop after so many steps; the decay's length")
     parser.add_argument("--no-grids", action="store_true", help="the same recipe without what teaches instructions")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
 
     corpus = Corpus(arguments.run)

@@ -39,6 +39,8 @@ class Encoded(NamedTuple):
     """(n,): tokens read of instruction + text, ``</s>`` included"""
     truncated: npt.NDArray[np.bool_]
     """(n,): whether the end of the text was not read"""
+    distinct: int
+    """How many pairs of instruction and text went through the model: what repeats goes once."""
 
 
 class _Window(NamedTuple):
@@ -147,7 +149,7 @@ class InstructorModel:
             windows += of_text
             tokens[text], truncated[text] = read, read < len(ids)
         vectors = self._vectors(windows, len(distinct), normalize, max_batch)
-        return Encoded(vectors[of_row], tokens[of_row], truncated[of_row])
+        return Encoded(vectors[of_row], tokens[of_row], truncated[of_row], len(distinct))
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:

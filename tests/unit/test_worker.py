@@ -44,7 +44,8 @@ class EchoModel:
         instructions = [instruction] * len(texts) if isinstance(instruction, str) else instruction
         joined = [f"{one}|{text}" for one, text in zip(instructions, texts, strict=True)]
         vectors = np.array(joined, dtype=object)
-        return Encoded(vectors, np.array([len(one) for one in joined]), np.array([len(text) > 3 for text in texts]))
+        tokens, truncated = np.array([len(one) for one in joined]), np.array([len(text) > 3 for text in texts])
+        return Encoded(vectors, tokens, truncated, len(set(joined)))
 
 
 TEXT = st.none() | st.text(max_size=5)
