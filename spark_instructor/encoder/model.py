@@ -142,7 +142,7 @@ class InstructorModel:
         tokens = np.zeros(len(distinct), np.int32)
         truncated = np.zeros(len(distinct), np.bool_)
         windows: list[_Window] = []
-        joined = self._tokenizer.encode(map("".join, distinct))
+        joined = self._tokenizer.encode(map("".join, distinct), enough=most * limit)
         for text, ((one, _), ids) in enumerate(zip(distinct, joined, strict=True)):
             masked = min(self._tokenizer.instruction_length(one), limit - 1)
             read, of_text = self._windows(text, ids, masked, limit, most)

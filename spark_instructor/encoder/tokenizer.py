@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,9 @@ from tokenizers.models import Unigram
 EOS = "</s>"
 _SPECIAL = ("<pad>", EOS, "<unk>")
 _CHARACTERS_AT_ONCE = 1 << 19  # an Encoding takes some 40 times the room of its text, so few live at a time
+_CHARACTERS_A_TOKEN = 8  # more than English takes, so that a long text's first prefix has tokens enough
+_GROWTH = 4
+_BLANKS_BUT_THE_LAST = re.compile(r"[ \t\r\n]+(?=[ \t\r\n])")
 
 
 class T5Tokenizer:
@@ -26,13 +30,48 @@ class T5Tokenizer:
     def __init__(self, path: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._eos = np.int32(self._tokenizer.encode("").ids[-1])
+        self._longest_piece = max(map(len, self._tokenizer.get_vocab()))
         self.instruction_length = lru_cache(maxsize=4096)(self._instruction_length)
 
-    def encode(self, texts: Iterable[str]) -> Iterator[npt.NDArray[np.int32]]:
-        """Token ids of each text, each with its ``</s>``, not truncated."""
-        for some in _portions(map(_well_formed, texts)):
-            for encoding in self._tokenizer.encode_batch_fast(some):
-                yield np.array(encoding.ids, np.int32)
+    def encode(self, texts: Iterable[str], enough: int | None = None) -> Iterator[npt.NDArray[np.int32]]:
+        """Token ids of each text, each with its ``</s>``, not truncated.
+
+        Of a text with more than ``enough`` tokens they may be a beginning: more than ``enough`` ids, of which
+        the first ``enough`` are the whole text's.
+        """
+        most = None if enough is None else enough * _CHARACTERS_A_TOKEN
+        for some in _portions(map(_well_formed, texts), most):
+            heads = [_whole_words(text, most) for text in some]
+            for text, head, encoding in zip(some, heads, self._tokenizer.encode_batch_fast(heads), strict=True):
+                ids = encoding.ids
+                if enough is not None and len(ids) <= enough and len(head) < len(text):
+                    ids = self._beginning(text, enough)
+                yield np.array(ids, np.int32)
+
+    def _beginning(self, text: str, enough: int) -> list[int]:
+        """As `encode` for a text that has few tokens for its length, from a prefix that grows until it has enough.
+
+        Between blanks tokens are independent, so a prefix of whole words has the whole text's. Inside a word of
+        no end, the best pieces may change with every character that follows; but the best pieces up to any place
+        do not, and there is one between two pieces among the prefix's last ``_longest_piece`` characters.
+        """
+        text = _BLANKS_BUT_THE_LAST.sub("", text)
+        size = enough * _CHARACTERS_A_TOKEN
+        while size < len(text):
+            ids = self._ids(_whole_words(text, size))
+            if len(ids) > enough:
+                return ids
+            ids = self._ids(text[:size])
+            shorter = (self._ids(text[: size - less]) for less in range(1, self._longest_piece))
+            if len(ids) > enough and all(one[:enough] == ids[:enough] for one in shorter):
+                return ids
+            size *= _GROWTH
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        (encoding,) = self._tokenizer.encode_batch_fast([text])
+        ids: list[int] = encoding.ids
+        return ids
 
     def _instruction_length(self, instruction: str) -> int:
         """How many leading positions an instruction keeps out of the pool: its tokens, stripped and alone.
@@ -58,13 +97,21 @@ def _well_formed(text: str) -> str:
     return text
 
 
-def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in lists of about `_CHARACTERS_AT_ONCE` characters, or of one longer text."""
+def _whole_words(text: str, most: int | None) -> str:
+    """A text of at most ``most`` characters: its beginning, up to a blank where it has one."""
+    if most is None or len(text) <= most:
+        return text
+    blank = text.rfind(" ", 0, most)
+    return text[: most if blank < 0 else blank]
+
+
+def _portions(texts: Iterable[str], most: int | None) -> Iterator[list[str]]:
+    """The texts in lists of about `_CHARACTERS_AT_ONCE` characters, at most ``most`` a text, or of one longer text."""
     portion: list[str] = []
     characters = 0
     for text in texts:
         portion.append(text)
-        characters += len(text)
+        characters += len(text) if most is None else min(len(text), most)
         if characters >= _CHARACTERS_AT_ONCE:
             yield portion
             portion, characters = [], 0

@@ -7,6 +7,7 @@ import pytest
 from checkpoints import TINY
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_python
 
 from spark_instructor.encoder import T5Tokenizer, tokenizer
 from spark_instructor.encoder.tokenizer import build_tokenizer
@@ -138,8 +139,15 @@ def test_damaged_sentencepiece(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def t5(tmp_path_factory):
-    return saved(build_tokenizer(TINY / "tokenizer.json", None), tmp_path_factory.mktemp("tokenizer"))
+def t5_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    saved(build_tokenizer(TINY / "tokenizer.json", None), folder)
+    return folder / "built.json"
+
+
+@pytest.fixture(scope="module")
+def t5(t5_file):
+    return T5Tokenizer(t5_file)
 
 
 @pytest.mark.parametrize("characters_at_once", [1, 40, 10**9])
@@ -171,6 +179,66 @@ def test_every_text_has_ids(t5, texts):
     encoded = list(t5.encode(texts))
     assert len(encoded) == len(texts)
     assert all(ids.dtype == np.int32 and ids[-1] == 1 for ids in encoded)
+
+
+LONG = 40_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the cat sat on a mat. " * (LONG // 22),
+        "line\n" * (LONG // 5),
+        "the" + " " * LONG + "cat" * LONG,
+        "\t \r\n" * (LONG // 4) + " end",
+        "a" * LONG,
+        "ab" * (LONG // 2) + "a",
+        "the " * 10 + "theof" * (LONG // 5),
+        "".join(np.random.default_rng(0).choice(list("etaoin shrdlu"), LONG)),
+        "".join(np.random.default_rng(0).choice(list("etaoinshrdlu"), LONG)),
+        "漢字" * (LONG // 2) + " the",
+        "\x01" * LONG + "the",
+        "\u00a0" * LONG + "the",
+        "e\u0301" * (LONG // 2),
+        "👩‍👩‍👧‍👦" * (LONG // 7),
+        "</s>" * (LONG // 4),
+        "<pad> the\ud800" * (LONG // 10),
+    ],
+    ids=lambda text: ascii(text[:8] + text[-4:]),
+)
+@pytest.mark.parametrize("enough", [2, 64, 512])
+def test_beginning_of_a_long_text(t5, text, enough):
+    (whole,), (beginning,) = t5.encode([text]), t5.encode([text], enough)
+    assert beginning[:enough].tolist() == whole[:enough].tolist()
+    assert (len(beginning) > enough) == (len(whole) > enough)
+    assert beginning[-1] == whole[-1]
+
+
+@given(st.text("ab \n\u0301漢", min_size=1, max_size=12), st.integers(30, 300), st.integers(2, 20))
+def test_beginning_of_any_long_text(t5, pattern, times, enough):
+    (whole,), (beginning,) = t5.encode([pattern * times]), t5.encode([pattern * times], enough)
+    assert beginning[:enough].tolist() == whole[:enough].tolist()
+
+
+ONLY_A_BEGINNING = """
+import resource, sys
+from pathlib import Path
+from spark_instructor.encoder import T5Tokenizer
+
+t5 = T5Tokenizer(Path(sys.argv[1]))
+texts = ["the cat sat. " * 800_000, " " * 10_000_000, "a" * 10_000_000]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print([len(ids) for ids in t5.encode(texts, 512)])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_ten_megabytes_are_not_all_read(t5_file):
+    """Reading such a text whole would take some 400 MB, and each in its turn."""
+    lengths, megabytes = run_python("-c", ONLY_A_BEGINNING, t5_file, cwd=t5_file.parent).splitlines()
+    words, blanks, one_word = json.loads(lengths)
+    assert (blanks, words > 512, one_word > 512) == (1, True, True)
+    assert int(megabytes) < 100
 
 
 @pytest.mark.parametrize(
