@@ -39,6 +39,7 @@ from .annotation import (
     utf16_length,
     with_columns,
 )
+from .host import Shipped
 from .params import (
     HasBatchSize,
     HasCaseSensitive,
@@ -61,7 +62,7 @@ from .persistence import PersistentStage
 from .prepared import TOKENIZER, PreparedModel, cache_dir, is_prepared, publish_folder, read_prepared
 from .pretrained import checkpoint_folder, local_path
 from .shipping import ship
-from .worker import Job, Shipped, cached_model, embed_frame, embedding_udf, torch_device
+from .worker import Job, cached_model, embed_frame, embedding_udf, torch_device
 
 
 class InstructorEmbeddings(

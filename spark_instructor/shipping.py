@@ -13,8 +13,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from .host import Shipped
 from .prepared import PreparedModel
-from .worker import Shipped
 
 # The archives that each application (classic) or session (Connect) was sent: a second time is an error.
 _sent: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
@@ -41,6 +41,7 @@ def ship(spark: SparkSession, model: PreparedModel, shared: bool = False) -> Shi
 
 
 def _send(spark: SparkSession, model: PreparedModel, archive: str) -> None:
+    model.verify()  # here it can still be said of the driver's folder
     if is_connect(spark):
         with tempfile.TemporaryDirectory() as folder:
             spark.addArtifacts(str(_zipped(model, Path(folder, archive))), archive=True)

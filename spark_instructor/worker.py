@@ -1,23 +1,19 @@
-"""What runs on an executor: finding the model, loading it once a Python worker, embedding batches of rows."""
+"""What runs on an executor: loading the model once a Python worker, embedding batches of rows."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from .prepared import is_prepared, publish_folder, read_prepared
+from .host import Shipped, locate, verified
 
 if TYPE_CHECKING:
     from pyspark.sql.types import ArrayType, StructType
@@ -32,19 +28,6 @@ HOW_TO_INSTALL = (
 )
 
 _MODELS_KEPT = 2  # a worker that serves two stages in turn should not load at each batch
-
-
-@dataclasses.dataclass(frozen=True)
-class Shipped:
-    """Where the executors find a prepared model."""
-
-    name: str
-    key: str
-    """Name of the folder, unique to the content."""
-    path: str | None
-    """The folder itself, on a path that every executor sees."""
-    archive: str | None
-    """Else the zip, by the name under which Spark unpacked it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +182,7 @@ class _Column:
         return pd.Series(rows if self._nested else [row if row is None else row[0] for row in rows], dtype=object)
 
 
-_models: OrderedDict[tuple[str, str], InstructorModel] = OrderedDict()
+_models: OrderedDict[tuple[str, ...], InstructorModel] = OrderedDict()
 _models_lock = threading.Lock()
 
 
@@ -209,18 +192,20 @@ def _task_model(job: Job) -> InstructorModel:
 
     task = TaskContext.get()
     _use_cpus(task.cpus() if task is not None else 1)
-    return cached_model(str(locate(job.model)), torch_device(job.device, task))
+    folder = str(locate(job.model))
+    return cached_model(folder, torch_device(job.device, task), verified(folder))
 
 
-def cached_model(prepared: str, device: str) -> InstructorModel:
-    """A loaded model of this process, by folder and device; the least used one makes room."""
+def cached_model(prepared: str, device: str, state: str = "") -> InstructorModel:
+    """A loaded model of this process, by folder, device and its files' state; the least used one makes room."""
+    key = (prepared, device, state)
     with _models_lock:
-        model = _models.pop((prepared, device), None)
+        model = _models.pop(key, None)
         if model is None:
             from .encoder import InstructorModel
 
             model = InstructorModel.load(prepared, device)
-        _models[prepared, device] = model
+        _models[key] = model
         while len(_models) > _MODELS_KEPT:
             _models.popitem(last=False)
         return model
@@ -253,74 +238,3 @@ def torch_device(wanted: str, task: Any = None) -> str:
         )
     gpus = task.resources().get("gpu") if task is not None else None
     return f"cuda:{gpus.addresses[0]}" if gpus is not None else "cuda:0"
-
-
-def locate(shipped: Shipped) -> Path:
-    """The prepared folder on this host; FileNotFoundError, naming the model and the paths, where it has none."""
-    if shipped.path is not None:
-        if not is_prepared(Path(shipped.path)):
-            raise FileNotFoundError(
-                f"this host does not see the model '{shipped.name}' at {shipped.path}. That path was taken to be "
-                "shared by all machines (sharedFolder, /Volumes or a local master): mount it here, or unset "
-                "sharedFolder so that the model is shipped."
-            )
-        return Path(shipped.path)
-
-    kept = _host_cache() / shipped.key
-    if not _is_whole(kept):
-        with _locked(kept):
-            if not _is_whole(kept):
-                shutil.rmtree(kept, ignore_errors=True)  # what a cleaner of temporary files left of it
-                with publish_folder(kept) as new:
-                    for file in _unpacked(shipped).iterdir():
-                        _link(file, new / file.name)
-    return kept
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a prepared folder has all its files at their full length."""
-    try:
-        read_prepared(folder)
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
-
-
-def _host_cache() -> Path:
-    """The user's folder for models on this host, outside any application's own folders."""
-    folder = Path(tempfile.gettempdir(), f"spark_instructor-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR for the executors")
-    return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process of the host at a time; the lock goes with the process that held it."""
-    import fcntl  # not on Windows, from where a driver may well use Spark Connect
-
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _unpacked(shipped: Shipped) -> Path:
-    """Where Spark unpacked the shipped archive for this executor."""
-    from pyspark import SparkFiles
-
-    folder = Path(SparkFiles.getRootDirectory(), str(shipped.archive)).absolute()
-    if not is_prepared(folder):
-        raise FileNotFoundError(
-            f"the model '{shipped.name}' did not reach this host: expected it at {folder}. It was shipped as an "
-            "archive by the session that made this DataFrame; transform again in the running session."
-        )
-    return read_prepared(folder).path
-
-
-def _link(file: Path, target: Path) -> None:
-    """Hard-link a file, or copy it to another file system."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)

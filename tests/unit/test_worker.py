@@ -1,11 +1,7 @@
-"""What runs on an executor, without Spark: rows and texts, the cache of models, devices, finding the model."""
+"""What runs on an executor, without Spark: rows and texts, the cache of models, devices."""
 
-import dataclasses
 import json
-import multiprocessing
-import os
 import pickle
-import shutil
 import sys
 from collections import OrderedDict
 from types import ModuleType, SimpleNamespace
@@ -23,13 +19,8 @@ from pyspark.sql.types import StructType
 from spark_instructor import worker
 from spark_instructor.annotation import VECTOR
 from spark_instructor.encoder import Encoded, InstructorModel, prepare
-from spark_instructor.prepared import MANIFEST, TOKENIZER, WEIGHTS, read_prepared
-from spark_instructor.worker import Job, Shipped, cached_model, embed_frame, embedding_udf, locate, torch_device
-
-
-def shipped(prepared, path=None, archive=None):
-    model = read_prepared(prepared)
-    return Shipped(name=model.name, key=model.key, path=path and str(path), archive=archive)
+from spark_instructor.host import Shipped
+from spark_instructor.worker import Job, cached_model, embed_frame, embedding_udf, torch_device
 
 
 def job(**changes):
@@ -105,6 +96,9 @@ class TestCachedModel:
         assert cached_model("a", "cuda:0") is not cached_model("a", "cpu")
         assert loaded == [("a", "cpu"), ("a", "cuda:0")]
 
+    def test_files_that_were_altered_are_loaded_again(self, loaded):
+        assert cached_model("a", "cpu", "as prepared") is not cached_model("a", "cpu", "altered and mended")
+
     def test_the_least_used_makes_room(self, loaded):
         for folder in "abacab":
             cached_model(folder, "cpu")
@@ -155,94 +149,6 @@ print(json.dumps([before, torch.get_num_threads(), *(os.environ[name] for name i
 """
     found = json.loads(run_python("-c", code, cpus, cwd=tmp_path))
     assert found == [False, cpus, str(cpus), str(cpus), "true" if cpus > 1 else "false", "PASSIVE"]
-
-
-class TestLocate:
-    @pytest.fixture
-    def sent(self, tiny, tmp_path, monkeypatch):
-        """A model that Spark unpacked for this executor, on a host whose cache is cold."""
-        from pyspark import SparkFiles
-
-        root, temporary = tmp_path / "spark", tmp_path / "tmp"
-        temporary.mkdir()
-        monkeypatch.setattr("tempfile.tempdir", str(temporary))
-        monkeypatch.setattr(SparkFiles, "getRootDirectory", lambda: str(root))
-        prepared = prepare(tiny)
-        shutil.copytree(prepared, root / "model.zip")
-        return shipped(prepared, archive="model.zip")
-
-    def test_a_shared_path_is_used_in_place(self, tiny):
-        prepared = prepare(tiny)
-        assert locate(shipped(prepared, path=prepared)) == prepared
-
-    def test_a_shared_path_that_is_not_here(self, tiny, tmp_path):
-        with pytest.raises(FileNotFoundError, match=rf"does not see the model 'tiny' at {tmp_path}/gone"):
-            locate(shipped(prepare(tiny), path=tmp_path / "gone"))
-
-    def test_an_archive_goes_to_the_hosts_cache(self, sent, tmp_path):
-        kept = locate(sent)
-        assert kept.is_relative_to(tmp_path / "tmp") and kept.name == sent.key
-        read_prepared(kept).verify()
-        shutil.rmtree(tmp_path / "spark")  # the executor's own folder goes when it ends
-        assert locate(sent) == kept
-        assert InstructorModel.load(kept).encode("", ["a"]).any()
-
-    def test_an_archive_that_did_not_come(self, sent):
-        with pytest.raises(FileNotFoundError, match=r"'tiny' did not reach this host: expected it at .*other"):
-            locate(dataclasses.replace(sent, archive="other.zip"))
-
-    def test_another_file_system(self, sent, monkeypatch):
-        def cross_device(*args):
-            raise OSError("Invalid cross-device link")
-
-        monkeypatch.setattr(os, "link", cross_device)
-        read_prepared(locate(sent)).verify()
-
-    @pytest.mark.parametrize("file", [MANIFEST, TOKENIZER, WEIGHTS])
-    @pytest.mark.parametrize("damage", ["missing", "cut short"])
-    def test_a_damaged_cache_is_made_anew(self, sent, file, damage):
-        damaged = locate(sent) / file
-        content = damaged.read_bytes()
-        damaged.unlink()
-        if damage == "cut short":
-            damaged.write_bytes(content[: len(content) // 2])
-        read_prepared(locate(sent)).verify()
-
-    def test_half_an_archive_is_never_used(self, sent, tmp_path):
-        (tmp_path / "spark" / "model.zip" / WEIGHTS).unlink()
-        with pytest.raises(FileNotFoundError, match=f"lacks {WEIGHTS}: the prepared model 'tiny' is incomplete"):
-            locate(sent)
-
-    def test_many_workers_at_once(self, sent, tmp_path):
-        fork = multiprocessing.get_context("fork")
-        ready, found = fork.Barrier(8), fork.Queue()
-
-        def start():
-            ready.wait()
-            found.put(str(locate(sent)))
-
-        workers = [fork.Process(target=start) for _ in range(8)]
-        for one in workers:
-            one.start()
-        folders = {found.get(timeout=60) for _ in workers}
-        for one in workers:
-            one.join()
-        (cache,) = (tmp_path / "tmp").iterdir()
-        assert folders == {str(cache / sent.key)}
-        assert {path.name for path in cache.iterdir()} == {sent.key, f"{sent.key}.lock"}
-        read_prepared(cache / sent.key).verify()
-
-    @pytest.mark.parametrize("as_link", [False, True])
-    def test_a_cache_of_another_user(self, sent, tmp_path, monkeypatch, as_link):
-        mine = os.getuid()
-        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-        theirs = tmp_path / "tmp" / f"spark_instructor-{mine + 1}"
-        if as_link:
-            theirs.symlink_to(tmp_path)
-        else:
-            theirs.mkdir()
-        with pytest.raises(PermissionError, match="belongs to another user"):
-            locate(sent)
 
 
 NOWHERE = Shipped("tiny", "key", "/nowhere", None)

@@ -1,0 +1,168 @@
+"""Finding the model on a host, and telling whether it is what was prepared."""
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+
+import pytest
+
+from spark_instructor import prepared as prepared_module
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.host import Shipped, locate, verified
+from spark_instructor.prepared import MANIFEST, TOKENIZER, WEIGHTS, read_prepared
+
+
+def shipped(prepared, path=None, archive=None):
+    model = read_prepared(prepared)
+    return Shipped(name=model.name, key=model.key, path=path and str(path), archive=archive)
+
+
+class TestLocate:
+    @pytest.fixture
+    def sent(self, tiny, tmp_path, monkeypatch):
+        """A model that Spark unpacked for this executor, on a host whose cache is cold."""
+        from pyspark import SparkFiles
+
+        root, temporary = tmp_path / "spark", tmp_path / "tmp"
+        temporary.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        monkeypatch.setattr(SparkFiles, "getRootDirectory", lambda: str(root))
+        prepared = prepare(tiny)
+        shutil.copytree(prepared, root / "model.zip")
+        return shipped(prepared, archive="model.zip")
+
+    def test_a_shared_path_is_used_in_place(self, tiny):
+        prepared = prepare(tiny)
+        assert locate(shipped(prepared, path=prepared)) == prepared
+
+    def test_a_shared_path_that_is_not_here(self, tiny, tmp_path):
+        with pytest.raises(FileNotFoundError, match=rf"does not see the model 'tiny' at {tmp_path}/gone"):
+            locate(shipped(prepare(tiny), path=tmp_path / "gone"))
+
+    def test_an_archive_goes_to_the_hosts_cache(self, sent, tmp_path):
+        kept = locate(sent)
+        assert kept.is_relative_to(tmp_path / "tmp") and kept.name == sent.key
+        read_prepared(kept).verify()
+        shutil.rmtree(tmp_path / "spark")  # the executor's own folder goes when it ends
+        assert locate(sent) == kept
+        assert InstructorModel.load(kept).encode("", ["a"]).any()
+
+    def test_an_archive_that_did_not_come(self, sent):
+        with pytest.raises(FileNotFoundError, match=r"'tiny' did not reach this host: expected it at .*other"):
+            locate(dataclasses.replace(sent, archive="other.zip"))
+
+    def test_another_file_system(self, sent, monkeypatch):
+        def cross_device(*args):
+            raise OSError("Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", cross_device)
+        read_prepared(locate(sent)).verify()
+
+    @pytest.mark.parametrize("file", [MANIFEST, TOKENIZER, WEIGHTS])
+    @pytest.mark.parametrize("damage", ["missing", "cut short"])
+    def test_a_damaged_cache_is_made_anew(self, sent, file, damage):
+        damaged = locate(sent) / file
+        content = damaged.read_bytes()
+        damaged.unlink()
+        if damage == "cut short":
+            damaged.write_bytes(content[: len(content) // 2])
+        read_prepared(locate(sent)).verify()
+
+    @pytest.mark.parametrize("file", [TOKENIZER, WEIGHTS])
+    def test_an_altered_cache_is_made_anew(self, sent, file):
+        altered = locate(sent) / file
+        content = altered.read_bytes()
+        altered.unlink()  # the link, not what Spark unpacked
+        altered.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        read_prepared(locate(sent)).verify()
+
+    def test_an_altered_archive_is_never_used(self, sent, tmp_path):
+        flip_last_byte(tmp_path / "spark" / "model.zip" / WEIGHTS)
+        with pytest.raises(ValueError, match=f"{WEIGHTS} was changed after it was prepared"):
+            verified(str(locate(sent)))
+
+    def test_half_an_archive_is_never_used(self, sent, tmp_path):
+        (tmp_path / "spark" / "model.zip" / WEIGHTS).unlink()
+        with pytest.raises(FileNotFoundError, match=f"lacks {WEIGHTS}: the prepared model 'tiny' is incomplete"):
+            locate(sent)
+
+    def test_many_workers_at_once(self, sent, tmp_path):
+        fork = multiprocessing.get_context("fork")
+        ready, found = fork.Barrier(8), fork.Queue()
+
+        def start():
+            ready.wait()
+            found.put(str(locate(sent)))
+
+        workers = [fork.Process(target=start) for _ in range(8)]
+        for one in workers:
+            one.start()
+        folders = {found.get(timeout=60) for _ in workers}
+        for one in workers:
+            one.join()
+        (cache,) = (tmp_path / "tmp").iterdir()
+        assert folders == {str(cache / sent.key)}
+        assert {path for path in cache.iterdir() if path.is_dir()} == {cache / sent.key}
+        read_prepared(cache / sent.key).verify()
+
+    @pytest.mark.parametrize("as_link", [False, True])
+    def test_a_cache_of_another_user(self, sent, tmp_path, monkeypatch, as_link):
+        mine = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+        theirs = tmp_path / "tmp" / f"spark_instructor-{mine + 1}"
+        if as_link:
+            theirs.symlink_to(tmp_path)
+        else:
+            theirs.mkdir()
+        with pytest.raises(PermissionError, match="belongs to another user"):
+            locate(sent)
+
+
+class TestVerified:
+    @pytest.fixture
+    def folder(self, tiny, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        return shutil.copytree(prepare(tiny), tmp_path / "model")
+
+    @pytest.fixture
+    def hashed(self, monkeypatch):
+        """The files that were hashed."""
+        files = []
+        hash_file = prepared_module.file_hash
+        monkeypatch.setattr(prepared_module, "file_hash", lambda path: files.append(path.name) or hash_file(path))
+        return files
+
+    def test_hashed_once_a_host(self, folder, hashed):
+        assert verified(str(folder)) == verified(str(folder))
+        assert sorted(hashed) == [WEIGHTS, TOKENIZER]
+
+    @pytest.mark.parametrize("file", [TOKENIZER, WEIGHTS])
+    def test_altered_between_jobs(self, folder, file):
+        verified(str(folder))
+        flip_last_byte(folder / file)
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"{folder / file} was changed after it was prepared.*Delete"):
+                verified(str(folder))
+
+    def test_a_newer_time_alone_is_no_alteration(self, folder, hashed):
+        before = verified(str(folder))
+        os.utime(folder / WEIGHTS, (1, 1))
+        assert verified(str(folder)) != before
+        assert len(hashed) == 4
+
+    def test_a_process_that_died_while_it_noted_the_state(self, folder, tmp_path, hashed):
+        state = verified(str(folder))
+        (seen,) = tmp_path.glob("spark_instructor-*/*.verified")
+        seen.write_text(state[: len(state) // 2])
+        assert verified(str(folder)) == state
+        assert len(hashed) == 4
+
+
+def flip_last_byte(path):
+    """Alter a file in place, and not its size."""
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
