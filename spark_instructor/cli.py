@@ -30,10 +30,7 @@ QUESTION_INSTRUCTION = "Represent the question for retrieving supporting documen
 
 _FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
 _TABLE_NAME = re.compile(r"[\w`]+(\.[\w`]+){0,2}")
-_ROWS_A_TASK = 2000  # some megabytes of vectors a file
-_LEAST_TASKS = 16  # or the progress bar would stand still
 _TEXTS_TO_SAMPLE = 500
-_MADE_BY = "spark_instructor"  # in a vector column's metadata, what made it
 
 _EXAMPLES = """\
 examples:
@@ -97,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(embed)
     embed.add_argument("--max-length", type=int, help="most tokens read of instruction + text")
     embed.add_argument("--long-text", default="truncate", choices=("truncate", "average"), help="(%(default)s)")
-    embed.add_argument("--partitions", type=int, help=f"Spark tasks (default: one for {_ROWS_A_TASK:,} rows)")
+    embed.add_argument("--partitions", type=int, help="Spark tasks (default: by the number of rows)")
     session = embed.add_mutually_exclusive_group()
     session.add_argument("--master", help="Spark master (default: spark-submit's, else local[*])")
     session.add_argument("--remote", help="Spark Connect, such as sc://host:15002")
@@ -161,7 +158,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _embed(arguments: argparse.Namespace) -> None:
     from pyspark.sql import Observation
 
+    from .incremental import tasks_for
     from .progress import progress_bar
+    from .provenance import with_provenance
 
     if arguments.milvus is not None and not (arguments.collection and arguments.id_col):
         raise ValueError("--milvus needs --collection and --id-col")
@@ -170,9 +169,9 @@ def _embed(arguments: argparse.Namespace) -> None:
     spark = _session(arguments)
     texts = _read(spark, arguments.input, arguments.format)
     rows = texts.count()
-    tasks = arguments.partitions or min(max(rows // _ROWS_A_TASK, _LEAST_TASKS), max(rows, 1))
+    tasks = arguments.partitions or tasks_for(rows)
     observation = Observation()
-    embedded = _with_provenance(stage.observe(texts.repartition(tasks), observation), stage)
+    embedded = with_provenance(stage.observe(texts.repartition(tasks), observation), stage)
     tokens = _estimated_tokens(texts, stage, rows)
     start = time.perf_counter()
     with progress_bar(spark, rows, tokens, tasks):
@@ -243,23 +242,6 @@ def _estimated_tokens(texts: DataFrame, stage: InstructorEmbeddings, rows: int) 
     return rows * float(np.mean([min(len(one), stage.getMaxSentenceLength()) for one in ids] or [0]))
 
 
-def _with_provenance(embedded: DataFrame, stage: InstructorEmbeddings) -> DataFrame:
-    """Note in the vector column's metadata, which Parquet keeps, what made the vectors."""
-    from .annotation import column
-
-    name = stage.getOutputCol()
-    made_by = {
-        "model": stage.getModel(),
-        "revision": stage.getRevision(),
-        "precision": stage.getPrecision(),
-        "instruction": stage.getInstruction(),
-        "hash": stage._prepared().hash,
-    }
-    metadata = {**embedded.schema[name].metadata, _MADE_BY: {key: value for key, value in made_by.items() if value}}
-    others = [column(other) for other in embedded.columns if other != name]
-    return embedded.select(*others, column(name).alias(name, metadata=metadata))
-
-
 def _to_parquet(embedded: DataFrame, arguments: argparse.Namespace) -> str:
     embedded.write.mode("overwrite" if arguments.overwrite else "error").parquet(arguments.output)
     return f"Wrote {arguments.output}"
@@ -290,6 +272,7 @@ def _search(arguments: argparse.Namespace) -> None:
     import pyarrow.dataset as ds
 
     from .encoder import InstructorModel, prepare
+    from .provenance import provenance
 
     try:
         dataset = ds.dataset(arguments.input, format="parquet")
@@ -299,7 +282,7 @@ def _search(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"{arguments.input} has no column {arguments.vector_col!r}; it has {', '.join(dataset.schema.names)}"
         )
-    made_by = _made_by(dataset.schema, arguments.vector_col)
+    made_by = provenance(dataset.schema, arguments.vector_col)
     name = arguments.model or made_by.get("model")
     if name is None:
         raise ValueError(f"{arguments.input} does not say which model embedded it; pass --model")
@@ -314,14 +297,6 @@ def _search(arguments: argparse.Namespace) -> None:
     (question,) = model.encode(arguments.instruction, [arguments.question])
     for rank, (similarity, row) in enumerate(_nearest(dataset, arguments.vector_col, question, arguments.top), 1):
         print(f"{rank:>3}. {similarity:.3f}  " + _shown(row))
-
-
-def _made_by(schema: pa.Schema, vector_col: str) -> dict[str, str]:
-    """What `_with_provenance` noted, if it did."""
-    of_spark = (schema.metadata or {}).get(b"org.apache.spark.sql.parquet.row.metadata", b'{"fields": []}')
-    metadata = {field["name"]: field["metadata"] for field in json.loads(of_spark)["fields"]}
-    made_by: dict[str, str] = metadata.get(vector_col, {}).get(_MADE_BY, {})
-    return made_by
 
 
 def _nearest(

@@ -1,0 +1,200 @@
+"""Keeping a table of vectors up to date: what is new or has changed is embedded, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import reduce
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
+
+from .annotation import check_new, check_type, column, input_field, same_type
+from .annotator import InstructorEmbeddings
+from .provenance import with_provenance
+
+FINGERPRINT = "fingerprint"
+"""The target's column of what decided a row's vector: the model's hash, and one of all the rest."""
+PART = "part"
+"""The target's column of partitions: the key's hash, modulo their number."""
+
+_KIND, _WAS, _OLD_PART = "__kind", "__was", "__old_part"
+_ROWS_A_TASK = 2000  # some megabytes of vectors a file
+_LEAST_TASKS = 16  # so that few rows too use the cluster, and a progress bar moves
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What `embed_changes` found, in rows."""
+
+    new: int = 0
+    """Embedded: the target had no row of their key."""
+    changed: int = 0
+    """Embedded again: the text, the instruction, the model, its precision or a limit was another."""
+    unchanged: int = 0
+    """Left as they were."""
+    absent: int = 0
+    """In the target alone, and left there: the source need not be all that there is."""
+
+
+def embed_changes(
+    source: DataFrame, target: str, key: str | Sequence[str], stage: InstructorEmbeddings, parts: int = 16
+) -> Changes:
+    """Bring a Parquet folder of vectors up to date with ``source``, and return how many rows were what.
+
+    ``target`` gets the source's columns, the stage's output, and `FINGERPRINT` and `PART`. ``stage`` embeds one
+    string column; ``key``, one column or several, tells the rows apart.
+
+    Each part is written by a job of its own, so after a kill a second call embeds what is left, and after success
+    nothing. New rows are appended to their part; a part in which a row changed is written anew. ``parts`` is their
+    number in a new target: more of them lose less at a kill, fewer read the source less often. One call at a time
+    may write to a target.
+
+    Raises, before anything is embedded, ValueError where the key is null or not unique; where the target was not
+    written by this function, or has other columns; and where rows that the target alone has are of another model,
+    as the vectors of two models cannot be compared. Also what `InstructorEmbeddings.transform` raises.
+    """
+    keys = [key] if isinstance(key, str) else list(key)
+    before = _read(source.sparkSession, target)
+    if before is not None:
+        parts = before.schema[FINGERPRINT].metadata["parts"]
+    wanted = _fingerprinted(source, stage, keys, parts)
+    if before is not None:
+        _check_columns(before, _embedded(wanted, stage), target)
+    _check_keys(source, keys)
+
+    if before is None:
+        before = _embedded(wanted.where(F.lit(False)), stage)
+    counts = _counts(_compared(wanted, before, keys), stage, target)
+    for part, found in sorted(counts.items()):
+        rows = found["new"] + found["changed"]
+        if not rows:
+            continue
+        old = before.where(F.col(PART) == part)
+        compared = _compared(wanted.where(F.col(PART) == part), old, keys)
+        todo = compared.where(F.col(_KIND).isin("new", "changed")).select(*map(column, wanted.columns))
+        result = _embedded(todo.repartition(tasks_for(rows)), stage)
+        if found["changed"]:
+            changed = compared.where(F.col(_KIND) == "changed").select(*_aliases(keys).values())
+            result = result.unionByName(old.join(changed, _same_key(keys), "left_anti"))
+        writer = result.write.mode("overwrite" if found["changed"] else "append")
+        writer.option("partitionOverwriteMode", "dynamic").partitionBy(PART).parquet(target)
+    return Changes(**sum(counts.values(), Counter[str]()))
+
+
+def tasks_for(rows: int) -> int:
+    """How many tasks to embed so many rows in."""
+    return min(max(rows // _ROWS_A_TASK, _LEAST_TASKS), max(rows, 1))
+
+
+def _read(spark: SparkSession, target: str) -> DataFrame | None:
+    """The target as it stands; None where there is none, or a first run was killed before it wrote a part."""
+    try:
+        before = spark.read.parquet(target)
+        schema = before.schema
+    except AnalysisException as error:
+        if "PATH_NOT_FOUND" in str(error) or "UNABLE_TO_INFER_SCHEMA" in str(error):
+            return None
+        raise
+    if FINGERPRINT not in schema.names or PART not in schema.names:
+        raise ValueError(
+            f"{target} was not written by embed_changes: it has no columns {FINGERPRINT!r} and {PART!r}. "
+            "Name a new folder, or one that embed_changes wrote."
+        )
+    return before
+
+
+def _fingerprinted(source: DataFrame, stage: InstructorEmbeddings, keys: list[str], parts: int) -> DataFrame:
+    """The source with what decides each row's vector, and its part."""
+    fields, outputs = stage._columns(source)
+    for field in fields:
+        check_type(field, [StringType()], "embed_changes")
+    if len(fields) > 1:
+        raise ValueError(f"embed_changes embeds one column, but the stage has the inputCols {stage.getInputCols()}")
+    for name in keys:
+        input_field(source, name, "embed_changes")
+    check_new(source, [FINGERPRINT, PART, *outputs], "embed_changes")
+
+    instruction_col = stage.getInstructionCol()
+    instruction = F.lit(stage.getInstruction()) if instruction_col is None else column(instruction_col)
+    read = F.to_json(F.struct(column(fields[0].name).alias("text"), instruction.alias("instruction")))
+    limits = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
+    fingerprint = F.concat(F.lit(_model_of(stage)), F.sha2(F.concat(F.lit(limits), read), 256))
+    part = F.pmod(F.xxhash64(*map(column, keys)), F.lit(parts)).cast("int")
+    return source.select("*", fingerprint.alias(FINGERPRINT, metadata={"parts": parts}), part.alias(PART))
+
+
+def _model_of(stage: InstructorEmbeddings) -> str:
+    """How fingerprints of the stage's model begin."""
+    return stage._prepared().hash[:16] + "-"
+
+
+def _embedded(rows: DataFrame, stage: InstructorEmbeddings) -> DataFrame:
+    return with_provenance(stage.transform(rows), stage)
+
+
+def _check_columns(before: DataFrame, now: DataFrame, target: str) -> None:
+    was, is_ = ({field.name: field.dataType for field in df.schema} for df in (before, now))
+    differ = [
+        name for name in {**was, **is_} if name not in was or name not in is_ or not same_type(was[name], is_[name])
+    ]
+    if differ:
+        raise ValueError(
+            f"{target} has other columns than the source and the stage give; these differ: {', '.join(sorted(differ))}. "
+            "Select the same columns and name the same output column, or write to a new folder."
+        )
+
+
+def _check_keys(source: DataFrame, keys: list[str]) -> None:
+    found = source.select(F.count("*").alias("rows"), F.count_distinct(*map(column, keys)).alias("distinct")).first()
+    assert found is not None  # an aggregate has one row
+    if found["rows"] != found["distinct"]:
+        raise ValueError(
+            f"the source has {found['rows']:,} rows, but {found['distinct']:,} distinct and non-null values of the key "
+            f"{', '.join(keys)}: each row needs one of its own"
+        )
+
+
+def _compared(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
+    """Source and target side by side: the source's columns, what the target has of a row, and the row's kind."""
+    old_keys = [column(name).alias(alias) for name, alias in _aliases(keys).items()]
+    old = before.select(*old_keys, F.col(FINGERPRINT).alias(_WAS), F.col(PART).alias(_OLD_PART))
+    kind = (
+        F.when(F.col(FINGERPRINT).isNull(), "absent")
+        .when(F.col(_WAS).isNull(), "new")
+        .when(F.col(_WAS) == F.col(FINGERPRINT), "unchanged")
+        .otherwise("changed")
+    )
+    return wanted.join(old, _same_key(keys), "full_outer").select("*", kind.alias(_KIND))
+
+
+def _aliases(keys: list[str]) -> dict[str, str]:
+    """What the target's key columns are called beside the source's."""
+    return {name: f"__old_key_{i}" for i, name in enumerate(keys)}
+
+
+def _same_key(keys: list[str]) -> Column:
+    return reduce(Column.__and__, [column(name) == F.col(alias) for name, alias in _aliases(keys).items()])
+
+
+def _counts(compared: DataFrame, stage: InstructorEmbeddings, target: str) -> dict[int, Counter[str]]:
+    """The rows of each kind in each part."""
+    another_model = ~F.col(_WAS).startswith(_model_of(stage))
+    rows = compared.groupBy(F.coalesce(PART, _OLD_PART).alias(PART), _KIND).agg(
+        F.count("*").alias("rows"), F.count_if(another_model & (F.col(_KIND) == "absent")).alias("strangers")
+    )
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    strangers = 0
+    for row in rows.collect():
+        counts[row[PART]][row[_KIND]] = row["rows"]
+        strangers += row["strangers"]
+    if strangers:
+        raise ValueError(
+            f"{strangers:,} rows of {target} are not in the source and were embedded by another model or precision, "
+            "and the vectors of two models cannot be compared: pass the whole source, or write to a new folder"
+        )
+    return counts

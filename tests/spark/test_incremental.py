@@ -1,0 +1,198 @@
+"""embed_changes: what is embedded, what is left alone, and what the target then holds."""
+
+import re
+
+import numpy as np
+import pytest
+from checkpoints import write_checkpoint
+from pyspark.sql import functions as F
+
+from spark_instructor import DocumentAssembler, InstructorEmbeddings
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.incremental import FINGERPRINT, PART, Changes, embed_changes
+
+TOLERANCE = 1e-5
+INSTRUCTION = "Represent: "
+PARTS = 3
+
+
+@pytest.fixture
+def stage(tiny):
+    return InstructorEmbeddings(model=str(tiny), instruction=INSTRUCTION, inputCols="text", outputCol="vector")
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return InstructorModel.load(prepare(tiny))
+
+
+@pytest.fixture
+def target(tmp_path):
+    return str(tmp_path / "target")
+
+
+@pytest.fixture
+def update(spark, stage, target):
+    """Embed texts by id into the target, with a changed stage perhaps."""
+
+    def run(texts, **changes):
+        source = spark.createDataFrame(list(texts.items()), "id int, text string")
+        return embed_changes(source, target, "id", stage.copy()._set(**changes), parts=PARTS)
+
+    return run
+
+
+def texts_of(ids, word="text"):
+    return {i: f"{word} {i}" for i in ids}
+
+
+def assert_target(spark, target, model, texts, instruction=INSTRUCTION):
+    rows = spark.read.parquet(target).collect()
+    assert sorted(row.id for row in rows) == sorted(texts)
+    wanted = dict(zip(texts, model.encode(instruction, [text or "" for text in texts.values()]), strict=True))
+    for row in rows:
+        assert row.text == texts[row.id]
+        if row.text is None:
+            assert row.vector is None
+        else:
+            np.testing.assert_allclose(row.vector, wanted[row.id], atol=TOLERANCE, rtol=0, err_msg=str(row.id))
+
+
+def files_of(tmp_path):
+    return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+
+
+def test_a_second_run_embeds_nothing(spark, update, target, model, tmp_path):
+    texts = texts_of(range(20))
+    assert update(texts) == Changes(new=20)
+    written = files_of(tmp_path)
+    assert len({path.parent for path in written}) == PARTS
+    assert update(texts) == Changes(unchanged=20)
+    assert files_of(tmp_path) == written
+    assert_target(spark, target, model, texts)
+
+
+def test_new_rows_are_added_to_files_that_stay(spark, update, target, model, tmp_path):
+    update(texts_of(range(10)))
+    written = files_of(tmp_path)
+    assert update(texts_of(range(5, 14))) == Changes(new=4, unchanged=5, absent=5)
+    assert written.items() <= files_of(tmp_path).items()
+    assert_target(spark, target, model, texts_of(range(14)))
+
+
+def test_changed_texts_take_the_place_of_the_old(spark, update, target, model):
+    texts = texts_of(range(20))
+    update(texts)
+    before = {row.id: row.vector for row in spark.read.parquet(target).collect()}
+    changed = texts_of([3, 7, 19], "another text")
+    assert update({**texts_of(range(2, 22)), **changed}) == Changes(new=2, changed=3, unchanged=15, absent=2)
+    assert_target(spark, target, model, {**texts_of(range(22)), **changed})
+    after = {row.id: row.vector for row in spark.read.parquet(target).collect()}
+    assert all(after[i] == before[i] for i in texts if i not in changed)  # moved, not embedded again
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"instruction": "Another: "}, True),
+        ({"precision": "bfloat16"}, True),
+        ({"maxSentenceLength": 6}, True),
+        ({"longText": "average"}, True),
+        ({"batchSize": 2}, False),
+        ({"device": "cpu"}, False),
+    ],
+    ids=str,
+)
+def test_settings(update, changes, again):
+    update(texts_of(range(6)))
+    assert update(texts_of(range(6)), **changes) == (Changes(changed=6) if again else Changes(unchanged=6))
+
+
+def test_another_model(spark, update, target, tmp_path):
+    folder = write_checkpoint(tmp_path / "other", dimension=64, seed=1)
+    update(texts_of(range(6)))
+    other = InstructorModel.load(prepare(folder))
+    with pytest.raises(ValueError, match=rf"2 rows of {re.escape(target)} are not in the source and were embedded by"):
+        update(texts_of(range(4)), model=str(folder))
+    assert update(texts_of(range(6)), model=str(folder)) == Changes(changed=6)
+    assert_target(spark, target, other, texts_of(range(6)))
+
+
+def test_an_instruction_for_each_row(spark, stage, target):
+    stage = stage.setInstructionCol("why")
+    asked = spark.createDataFrame([(1, "text", "a: "), (2, "text", "b: ")], "id int, text string, why string")
+    assert embed_changes(asked, target, "id", stage) == Changes(new=2)
+    asked = asked.withColumn("why", F.when(F.col("id") == 1, "c: ").otherwise(F.col("why")))
+    assert embed_changes(asked, target, "id", stage) == Changes(changed=1, unchanged=1)
+
+
+def test_null_is_not_empty(spark, update, target, model):
+    assert update({1: None, 2: "", 3: "text"}) == Changes(new=3)
+    assert update({1: None, 2: "", 3: "text"}) == Changes(unchanged=3)
+    assert update({1: "", 2: None, 3: "text"}) == Changes(changed=2, unchanged=1)
+    assert_target(spark, target, model, {1: "", 2: None, 3: "text"})
+
+
+def test_keys_of_several_columns_with_dots_and_spaces(spark, stage, target):
+    rows = [("a", 1, "one"), ("a", 2, "two"), ("b", 1, "three")]
+    source = spark.createDataFrame(rows, "`doc.id` string, `page no` int, text string")
+    keys = ["doc.id", "page no"]
+    assert embed_changes(source, target, keys, stage) == Changes(new=3)
+    changed = source.withColumn("text", F.when(F.col("page no") == 2, "deux").otherwise(F.col("text")))
+    assert embed_changes(changed, target, keys, stage) == Changes(changed=1, unchanged=2)
+    found = spark.read.parquet(target).select("`doc.id`", "`page no`", "text").collect()
+    assert sorted(map(tuple, found)) == [("a", 1, "one"), ("a", 2, "deux"), ("b", 1, "three")]
+
+
+def test_a_first_run_that_wrote_nothing(update, target, tmp_path):
+    """What a kill leaves before any part was written."""
+    (tmp_path / "target" / "_temporary" / "0").mkdir(parents=True)
+    assert update(texts_of(range(3))) == Changes(new=3)
+
+
+def test_no_rows(spark, update, target):
+    assert update({}) == Changes()
+    assert update(texts_of(range(2))) == Changes(new=2)
+    assert update({}) == Changes(absent=2)
+
+
+def refused(source, target, stage, message, key="id"):
+    with pytest.raises(ValueError, match=message):
+        embed_changes(source, target, key, stage)
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 2], [1, 2, None]], ids=["twice", "null"])
+def test_keys_that_tell_no_row_apart(spark, stage, target, ids):
+    source = spark.createDataFrame([(i, "text") for i in ids], "id int, text string")
+    refused(source, target, stage, "3 rows, but 2 distinct and non-null values of the key id")
+
+
+def test_bad_input(spark, stage, target):
+    source = spark.createDataFrame([(1, "a", "b")], "id int, text string, other string")
+    refused(source, target, stage, "there is no column 'nr'", key="nr")
+    refused(source, target, stage.copy().setInputCols("txt"), "there is no column 'txt'")
+    refused(source.withColumn(PART, F.lit(1)), target, stage, "'part' is there already")
+    both = InstructorEmbeddings(model=stage.getModel(), inputCols=["text", "other"], outputCols=["v", "w"])
+    refused(source, target, both, r"embeds one column, but the stage has the inputCols \['text', 'other'\]")
+    documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(source)
+    refused(documents, target, stage.copy().setInputCols("documents"), "'documents' is array of annotations, expected")
+
+
+def test_targets_of_others(spark, stage, target):
+    source = spark.createDataFrame([(1, "a")], "id int, text string")
+    source.write.parquet(target)
+    refused(source, target, stage, "was not written by embed_changes: it has no columns 'fingerprint' and 'part'")
+
+
+def test_other_columns(spark, stage, target):
+    source = spark.createDataFrame([(1, "a")], "id int, text string")
+    embed_changes(source, target, "id", stage)
+    refused(source.withColumn("n", F.lit(1)), target, stage, "these differ: n. Select")
+    refused(source, target, stage.copy().setOutputCol("v"), "these differ: v, vector. Select")
+
+
+def test_the_target_says_what_made_it(spark, update, target):
+    update(texts_of(range(3)))
+    schema = spark.read.parquet(target).schema
+    assert schema["vector"].metadata["spark_instructor"]["instruction"] == INSTRUCTION
+    assert schema[FINGERPRINT].metadata == {"parts": PARTS}
