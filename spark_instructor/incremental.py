@@ -144,8 +144,9 @@ def _check_columns(before: DataFrame, now: DataFrame, target: str) -> None:
     ]
     if differ:
         raise ValueError(
-            f"{target} has other columns than the source and the stage give; these differ: {', '.join(sorted(differ))}. "
-            "Select the same columns and name the same output column, or write to a new folder."
+            f"{target} has other columns than the source and the stage give; these differ: "
+            f"{', '.join(sorted(differ))}. Select the same columns and name the same output column, or write to a new "
+            "folder."
         )
 
 

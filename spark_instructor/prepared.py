@@ -15,12 +15,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 FORMAT_VERSION = 1
@@ -90,6 +92,11 @@ def prepared_key(name: str, precision: str, hash: str) -> str:
     return f"{name}-{precision}-{hash[:16]}"
 
 
+def file_name(name: str) -> str:
+    """``name`` as files may be called on every system, short enough for precision and hash to follow it."""
+    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).lstrip(".")[:100] or "model"
+
+
 def cache_dir() -> Path:
     """The folder of this machine's prepared models: ``spark_instructor`` inside HF_HOME."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
@@ -113,7 +120,7 @@ def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[Prepared
 
 def is_prepared(folder: Path) -> bool:
     """Whether ``folder`` has the layout of a prepared folder."""
-    return (folder / MANIFEST).is_file()
+    return os.path.isfile(folder / MANIFEST)
 
 
 def read_prepared(folder: str | os.PathLike[str]) -> PreparedModel:
@@ -126,19 +133,18 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedModel:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
         version = manifest["format_version"]
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {version}; this spark_instructor reads version {FORMAT_VERSION}. "
-                "Install the same version of spark-instructor-embeddings on the driver and on the executors."
-            )
-        fields = {name: manifest[name] for name in _MANIFEST_FIELDS}
-        model = PreparedModel(path=path, **{**fields, "architecture": Architecture(**fields["architecture"])})
+        model = _from_manifest(path, manifest) if version == FORMAT_VERSION else None
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not a prepared model: it has no {MANIFEST}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path / MANIFEST} is damaged ({error!r}). Delete the folder and prepare it again."
         ) from error
+    if model is None:
+        raise ValueError(
+            f"{path} has format version {shown(version)}; this spark_instructor reads version {FORMAT_VERSION}. "
+            "Install the same version of spark-instructor-embeddings on the driver and on the executors."
+        )
     for name, size in model.sizes.items():
         found = (path / name).stat().st_size if (path / name).is_file() else None
         if found is None:
@@ -152,6 +158,33 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedModel:
 
 
 _MANIFEST_FIELDS = [field.name for field in dataclasses.fields(PreparedModel) if field.name != "path"]
+
+
+def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
+    """The model that a manifest describes; ValueError where a value could not have been written by `write_manifest`."""
+    fields = {name: manifest[name] for name in _MANIFEST_FIELDS}
+    shape = Architecture(**fields["architecture"])
+    files = {WEIGHTS, TOKENIZER}
+    numbers = [value for name, value in dataclasses.asdict(shape).items() if name != "layer_norm_epsilon"]
+    sound = {
+        # Name and hash become names of files, so they must not lead out of the cache.
+        "name": isinstance(fields["name"], str) and file_name(fields["name"]) == fields["name"],
+        "hash": isinstance(fields["hash"], str) and re.fullmatch("[0-9a-f]{64}", fields["hash"]) is not None,
+        "precision": fields["precision"] in PRECISIONS,
+        "max_length": type(fields["max_length"]) is int and fields["max_length"] >= 2,
+        "architecture": isinstance(shape.layer_norm_epsilon, float)
+        and all(type(number) is int and number > 0 for number in numbers),
+        "files": _maps(fields["files"], files, str),
+        "sizes": _maps(fields["sizes"], files, int),
+    }
+    for name, is_sound in sound.items():
+        if not is_sound:
+            raise ValueError(f"{name} is {shown(fields[name])}")
+    return PreparedModel(path=path, **{**fields, "architecture": shape})
+
+
+def _maps(value: Any, keys: set[str], kind: type) -> bool:
+    return isinstance(value, dict) and value.keys() == keys and all(type(one) is kind for one in value.values())
 
 
 def write_manifest(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -66,8 +68,9 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     if known is not None:
         return _PACKAGED / known.name if known.source == "packaged" else _from_hub(known.source, revision)
     path = local_path(model)
-    if model and path.is_dir():
-        return path
+    with suppress(OSError):  # a name that is too long for a file system
+        if model and path.is_dir():
+            return path
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
         return _from_hub(model, revision)
     if "/" in model or "\\" in model:
@@ -78,7 +81,8 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
 
 def local_path(path: str) -> Path:
     """A path given as such, as a ``file:`` URI, or as a Volume's ``dbfs:`` URI."""
-    return Path(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path)).expanduser()
+    # Unlike Path.expanduser, this leaves the name of an unknown user as it is, and the error is a missing folder's.
+    return Path(os.path.expanduser(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path)))
 
 
 @cache  # one session keeps to one revision, and asks the hub once

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import os
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..files import JsonObject, is_file, is_name, read_json, reading, shown
 from ..prepared import Architecture, file_hash
 
 DEFAULT_MAX_LENGTH = 512  # T5's own, where the checkpoint does not say
 _NO_LIMIT = 10**9  # transformers writes 10**30 for a tokenizer without a limit
+_MOST_LENGTH = 2**20  # the table of position biases, made for all lengths, grows with it
 _LIMITS = (
     ("sentence_bert_config.json", "max_seq_length"),
     ("tokenizer_config.json", "model_max_length"),  # where sentence-transformers 6 writes it
@@ -27,6 +31,13 @@ _SUPPORTED = "Supported are T5 encoders with relu feed-forward: INSTRUCTOR, GTR-
 ReadTensor = Callable[[str], Tensor]
 
 
+class _Module(NamedTuple):
+    """A line of modules.json."""
+
+    kind: str
+    folder: Path
+
+
 class Checkpoint:
     """A folder in the layout of sentence-transformers: config.json, weights, modules.json, 2_Dense.
 
@@ -35,13 +46,13 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise FileNotFoundError(f"there is no checkpoint folder {folder}")
         self.folder = folder
         self._files: list[Path] = []
         self._modules = self._read_modules()
         self._encoder_folder = self._module_folder("Transformer") or folder
-        config = self._read_json(self._encoder_folder / "config.json")
+        config = self._read_object(self._encoder_folder / "config.json")
         self._check_supported(config)
         self._open_weights()
         self.architecture = self._read_architecture(config)
@@ -55,7 +66,8 @@ class Checkpoint:
         """SHA-256 over the names and contents of all files that decide the vectors."""
         digest = hashlib.sha256()
         for path in sorted(set(self._files)):
-            digest.update(f"{path.relative_to(self.folder)}\0{file_hash(path)}\n".encode())
+            with reading(path):
+                digest.update(f"{path.relative_to(self.folder)}\0{file_hash(path)}\n".encode())
         return digest.hexdigest()
 
     def encoder_tensor(self, name: str, *expected: int) -> Tensor:
@@ -72,6 +84,10 @@ class Checkpoint:
         """The Dense layer (dimension, d_model) in float32; None where modules.json names none."""
         if self._dense_tensors is None:
             return None
+        if "linear.bias" in self._dense_tensors:
+            raise ValueError(
+                f"{self._dense_tensors.source} has a linear.bias, which its config.json denies. {_SUPPORTED}"
+            )
         return self._checked(
             self._dense_tensors, "linear.weight", (self.architecture.dimension, self.architecture.d_model)
         )
@@ -81,74 +97,79 @@ class Checkpoint:
         if tuple(tensor.shape) != expected:
             raise ValueError(
                 f"{tensors.source}: tensor {name} has the shape {tuple(tensor.shape)}, but "
-                f"{self._encoder_folder / 'config.json'} asks for {expected}"
+                f"{tensors.source.parent / 'config.json'} asks for {expected}"
             )
         if not tensor.is_floating_point():
             raise ValueError(f"{tensors.source}: tensor {name} holds {tensor.dtype}, expected floating point")
-        return tensor.float()
+        try:
+            tensor = tensor.detach().float()
+        except RuntimeError as error:  # a dtype that this torch can hold but not convert
+            raise ValueError(f"{tensors.source}: tensor {name} holds {tensor.dtype}: {error}") from error
+        if not all(math.isfinite(extreme) for extreme in tensor.aminmax()):
+            raise ValueError(f"{tensors.source}: tensor {name} holds NaN or an infinity in float32. Download it again.")
+        return tensor
 
-    def _read_modules(self) -> list[Mapping[str, Any]]:
+    def _read_modules(self) -> list[_Module]:
         path = self.folder / "modules.json"
-        if not path.is_file():
+        if not is_file(path):
             raise FileNotFoundError(f"{self.folder} has no modules.json: it is not a sentence-transformers checkpoint")
         modules = self._read_json(path, list)
-        kinds = [
-            str(module.get("type", "")).rsplit(".", 1)[-1] if isinstance(module, dict) else "" for module in modules
-        ]
+        objects = [JsonObject(path, module if isinstance(module, dict) else {}) for module in modules]
+        # The type is a name to compare, never one to import.
+        kinds = [_last_part(module.get("type", str)) for module in objects]
         if kinds not in _LAYOUTS:
             raise ValueError(
-                f"{path} lists the modules {kinds}; expected Transformer, Pooling, then Dense and Normalize. "
+                f"{path} lists the modules {shown(kinds)}; expected Transformer, Pooling, then Dense and Normalize. "
                 f"{_SUPPORTED}"
             )
-        return [{**module, "kind": kind} for module, kind in zip(modules, kinds, strict=True)]
+        return [_Module(kind, self._inside(module)) for kind, module in zip(kinds, objects, strict=True)]
 
-    def _module_folder(self, kind: str) -> Path | None:
-        """The folder of the module of this kind, which must lie inside the checkpoint."""
-        module = next((module for module in self._modules if module["kind"] == kind), None)
-        if module is None:
-            return None
-        relative = Path(str(module.get("path", "")))
-        if relative.is_absolute() or ".." in relative.parts:
-            raise ValueError(f"{self.folder / 'modules.json'}: the path '{relative}' leads out of the checkpoint")
+    def _inside(self, module: JsonObject) -> Path:
+        """The folder of a module, which must lie inside the checkpoint."""
+        relative = module.get("path", str) or ""
+        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise ValueError(f"{module.path}: the path {shown(relative)} leads out of the checkpoint")
+        if not is_name(relative):
+            raise ValueError(f"{module.path}: the path {shown(relative)} is not the name of a folder")
         return self.folder / relative
 
-    def _check_supported(self, config: Mapping[str, Any]) -> None:
-        path = self._encoder_folder / "config.json"
-        if config.get("model_type") != "t5":
-            raise ValueError(f"{path}: the architecture {config.get('model_type')!r} is not supported. {_SUPPORTED}")
-        if config.get("feed_forward_proj", "relu") != "relu":
-            raise ValueError(f"{path}: the feed-forward {config['feed_forward_proj']!r} is not supported. {_SUPPORTED}")
+    def _module_folder(self, kind: str) -> Path | None:
+        return next((module.folder for module in self._modules if module.kind == kind), None)
+
+    def _check_supported(self, config: JsonObject) -> None:
+        architecture = config.get("model_type", str)
+        if architecture != "t5":
+            raise ValueError(f"{config.path}: the architecture {shown(architecture)} is not supported. {_SUPPORTED}")
+        feed_forward = config.get("feed_forward_proj", str, "relu")
+        if feed_forward != "relu":
+            raise ValueError(f"{config.path}: the feed-forward {shown(feed_forward)} is not supported. {_SUPPORTED}")
         settings = self._encoder_folder / "sentence_bert_config.json"
-        if settings.is_file() and self._read_json(settings).get("do_lower_case"):
+        if is_file(settings) and self._read_object(settings).get("do_lower_case", bool):
             raise ValueError(f"{settings}: do_lower_case is not supported; lower-case the texts yourself")
 
         pooling_folder = self._module_folder("Pooling")
         assert pooling_folder is not None  # _read_modules requires it
-        pooling = self._read_json(pooling_folder / "config.json")
-        legacy = [name for name, value in pooling.items() if name.startswith("pooling_mode_") and value is True]
-        if pooling.get("pooling_mode", "mean") not in ("mean", ["mean"]) or legacy not in (
-            [],
-            ["pooling_mode_mean_tokens"],
-        ):
-            raise ValueError(f"{pooling_folder / 'config.json'}: only mean pooling is supported. {_SUPPORTED}")
+        path = pooling_folder / "config.json"
+        content = self._read_json(path)
+        legacy = {"pooling_mode_mean_tokens": True, **JsonObject(path, content).flags("pooling_mode_")}
+        chosen = [name for name, value in legacy.items() if value]
+        if content.get("pooling_mode", "mean") not in ("mean", ["mean"]) or chosen != ["pooling_mode_mean_tokens"]:
+            raise ValueError(f"{path}: only mean pooling is supported. {_SUPPORTED}")
 
-    def _read_architecture(self, config: Mapping[str, Any]) -> Architecture:
-        path = self._encoder_folder / "config.json"
-
-        def number(name: str, default: int | None = None) -> int:
-            value = config.get(name, default)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{path}: {name} is {value!r}, expected a positive whole number")
-            return value
-
-        epsilon = config.get("layer_norm_epsilon", 1e-6)
-        if not isinstance(epsilon, float) or not 0 < epsilon < 1:
-            raise ValueError(f"{path}: layer_norm_epsilon is {epsilon!r}, expected a small positive number")
-        shape = {name: number(name) for name in ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")}
+    def _read_architecture(self, config: JsonObject) -> Architecture:
+        epsilon = config.get("layer_norm_epsilon", float, 1e-6)
+        if epsilon is None or not 0 < epsilon < 1:
+            raise ValueError(f"{config.path}: layer_norm_epsilon is {epsilon!r}, expected a small positive number")
+        names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+        shape = {name: config.whole_number(name) for name in names}
+        # T5 halves the buckets twice, and the distances beyond a quarter of them share the rest.
+        buckets = config.whole_number("relative_attention_num_buckets", 32, least=4)
         return Architecture(
             **shape,
-            relative_attention_num_buckets=number("relative_attention_num_buckets", 32),
-            relative_attention_max_distance=number("relative_attention_max_distance", 128),
+            relative_attention_num_buckets=buckets,
+            relative_attention_max_distance=config.whole_number(
+                "relative_attention_max_distance", 128, least=buckets // 4 + 1
+            ),
             layer_norm_epsilon=epsilon,
             dimension=self._read_dimension(shape["d_model"]),
         )
@@ -158,25 +179,24 @@ class Checkpoint:
         folder = self._module_folder("Dense")
         if folder is None:
             return d_model
-        path = folder / "config.json"
-        config = self._read_json(path)
-        if config.get("bias") or not str(config.get("activation_function", "")).endswith("Identity"):
-            raise ValueError(f"{path}: a Dense layer with a bias or an activation is not supported. {_SUPPORTED}")
-        dimension = config.get("out_features")
-        if not isinstance(dimension, int) or dimension < 1:
-            raise ValueError(f"{path}: out_features is {dimension!r}, expected a positive whole number")
-        return dimension
+        config = self._read_object(folder / "config.json")
+        if config.get("bias", bool, True) or _last_part(config.get("activation_function", str)) != "Identity":
+            raise ValueError(
+                f"{config.path}: a Dense layer with a bias or an activation is not supported. {_SUPPORTED}"
+            )
+        return config.whole_number("out_features")
 
     def _read_max_length(self) -> int:
         for file, key in _LIMITS:
             path = self._encoder_folder / file
-            value = self._read_json(path).get(key) if path.is_file() else None
-            if value is None:
+            value = self._read_json(path).get(key) if is_file(path) else None
+            if value is None or (type(value) is int and value >= _NO_LIMIT):
                 continue
-            if not isinstance(value, int) or value < 2:
-                raise ValueError(f"{path}: {key} is {value!r}, expected a whole number of at least 2")
-            if value < _NO_LIMIT:
-                return value
+            if type(value) is not int or not 2 <= value <= _MOST_LENGTH:
+                raise ValueError(
+                    f"{path}: {key} is {shown(value)}, expected a whole number of at least 2 and at most {_MOST_LENGTH}"
+                )
+            return value
         return DEFAULT_MAX_LENGTH
 
     def _open_weights(self) -> None:
@@ -188,10 +208,13 @@ class Checkpoint:
 
     def _read_json(self, path: Path, kind: type = dict) -> Any:
         self._files.append(path)
-        return _read_json(path, kind)
+        return read_json(path, kind)
+
+    def _read_object(self, path: Path) -> JsonObject:
+        return JsonObject(path, self._read_json(path))
 
     def _optional(self, path: Path) -> Path | None:
-        if not path.is_file():
+        if not is_file(path):
             return None
         self._files.append(path)
         return path
@@ -217,28 +240,33 @@ def _open_tensors(folder: Path) -> _Tensors:
     single, index, pickled = (
         folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
     )
-    if single.is_file():
-        return _Tensors(single, [single], _open_safetensors(single))
-    if index.is_file():
+    if is_file(single):
+        return _Tensors(single, [single], open_safetensors(single))
+    if is_file(index):
         return _open_shards(index)
-    if pickled.is_file():
+    if is_file(pickled):
         tensors = _load_pickle(pickled)
         return _Tensors(pickled, [pickled], dict.fromkeys(tensors, tensors.__getitem__))
     raise FileNotFoundError(f"{folder} has no weights: expected model.safetensors or pytorch_model.bin")
 
 
 def _open_shards(index: Path) -> _Tensors:
-    weight_map = _read_json(index, dict).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f"{index} has no weight_map")
     opened: dict[str, Mapping[str, ReadTensor]] = {}
     for shard in weight_map.values():
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise ValueError(f"{index} names the shard {shard!r}, expected a safetensors file beside it")
+        if (
+            not isinstance(shard, str)
+            or not is_name(shard)
+            or Path(shard).name != shard
+            or not shard.endswith(".safetensors")
+        ):
+            raise ValueError(f"{index} names the shard {shown(shard)}, expected a safetensors file beside it")
         if shard not in opened:
-            if not (index.parent / shard).is_file():
+            if not is_file(index.parent / shard):
                 raise FileNotFoundError(f"{index} names the shard {shard}, which is not there")
-            opened[shard] = _open_safetensors(index.parent / shard)
+            opened[shard] = open_safetensors(index.parent / shard)
     missing = [name for name, shard in weight_map.items() if name not in opened[shard]]
     if missing:
         raise ValueError(f"{index.parent / weight_map[missing[0]]} has no tensor {missing[0]}, against {index.name}")
@@ -246,7 +274,8 @@ def _open_shards(index: Path) -> _Tensors:
     return _Tensors(index, [index, *(index.parent / shard for shard in opened)], readers)
 
 
-def _open_safetensors(path: Path) -> Mapping[str, ReadTensor]:
+def open_safetensors(path: Path) -> Mapping[str, ReadTensor]:
+    """The names in a safetensors file, each with what reads its tensor; ValueError where the file is damaged."""
     try:
         file = safe_open(str(path), framework="pt")
         return dict.fromkeys(file.keys(), file.get_tensor)  # type: ignore[no-untyped-call]
@@ -257,16 +286,25 @@ def _open_safetensors(path: Path) -> Mapping[str, ReadTensor]:
 def _load_pickle(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a .bin file; ``weights_only`` refuses a pickle that would run code."""
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        as_zip = _is_zip(path)
+        if as_zip and _is_compressed(path):  # torch writes none, and maps one as if it held the numbers themselves
+            raise pickle.UnpicklingError("its records are compressed")
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=as_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused, and nothing in it was run: it holds more than tensors, or it is damaged "
-            f"({str(error).splitlines()[0]}). Use a checkpoint in safetensors."
+            f"({str(error).partition(chr(10))[0]}). Use a checkpoint in safetensors."
         ) from error
     except Exception as error:  # torch and its unpickler raise many kinds over damaged files
         raise ValueError(f"{path} is not a whole weight file ({error}). Download it again.") from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, dict):
         raise ValueError(f"{path} does not hold a state dict: expected tensors by name")
+    for name, tensor in tensors.items():
+        if not _is_plain(tensor):
+            raise ValueError(
+                f"{path} does not hold a state dict: {shown(name)} is not a dense tensor with all "
+                "its numbers in the file"
+            )
     return tensors
 
 
@@ -275,13 +313,17 @@ def _is_zip(path: Path) -> bool:
         return file.read(2) == b"PK"
 
 
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"the checkpoint lacks {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not json: {error}") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a {kind.__name__}")
-    return content
+def _is_compressed(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
+
+
+def _is_plain(tensor: object) -> bool:
+    """Whether it is a dense tensor whose storage backs its shape: a stride of 0 makes any size of one number."""
+    if not isinstance(tensor, Tensor) or tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _last_part(dotted: str | None) -> str:
+    return (dotted or "").rsplit(".", 1)[-1]

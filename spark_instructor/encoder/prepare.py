@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..prepared import (
@@ -20,13 +19,14 @@ from ..prepared import (
     WEIGHTS,
     PreparedModel,
     cache_dir,
+    file_name,
     is_prepared,
     prepared_key,
     publish_folder,
     read_prepared,
     write_manifest,
 )
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, open_safetensors
 from .linear import quantized, scale_name
 from .tokenizer import build_tokenizer
 
@@ -50,7 +50,7 @@ def prepare(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    folder = Path(checkpoint).expanduser().absolute()
+    folder = _absolute(checkpoint)
     source = read_prepared(folder) if is_prepared(folder) else Checkpoint(folder)
     if isinstance(source, PreparedModel):
         if source.precision == precision and into is None:
@@ -66,7 +66,7 @@ def prepare(
     else:
         name, content = checkpoint_name(folder), _content_hash(source.content_hash(), precision)
 
-    final = cache_dir() / prepared_key(name, precision, content) if into is None else Path(into).expanduser().absolute()
+    final = cache_dir() / prepared_key(name, precision, content) if into is None else _absolute(into)
     if _is_there(final, content):
         return final
     with publish_folder(final) as new:
@@ -89,7 +89,12 @@ def checkpoint_name(folder: Path) -> str:
     name = folder.name
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         name = folder.parent.parent.name.rsplit("--", 1)[-1]
-    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).lstrip(".") or "model"
+    return file_name(name)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    # Unlike Path.expanduser, this leaves the name of an unknown user as it is, and the error is a missing folder's.
+    return Path(os.path.expanduser(path)).absolute()
 
 
 def _content_hash(source_hash: str, precision: str) -> str:
@@ -110,9 +115,10 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
         shutil.copyfile(source.path / TOKENIZER, path)
         return
     tokenizer = build_tokenizer(source.tokenizer_json, source.spiece_model)
-    if tokenizer.get_vocab_size() > source.architecture.vocab_size:
+    known = max(tokenizer.get_vocab().values()) + 1
+    if known > source.architecture.vocab_size:
         raise ValueError(
-            f"{source.folder}: the tokenizer knows {tokenizer.get_vocab_size()} tokens, but config.json has a "
+            f"{source.folder}: the tokenizer knows {known} tokens, but config.json has a "
             f"vocab_size of {source.architecture.vocab_size}: they do not belong together"
         )
     tokenizer.save(str(path), pretty=False)
@@ -122,14 +128,20 @@ def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Pat
     if isinstance(source, PreparedModel) and source.precision == precision:
         shutil.copyfile(source.path / WEIGHTS, path)
         return
-    tensors = (narrow for name, tensor in _tensors(source) for narrow in _cast(name, tensor, precision))
-    save_file(dict(tensors), path)
+    tensors: dict[str, Tensor] = {}
+    stored = set()
+    for name, tensor in (narrow for one in _tensors(source) for narrow in _cast(*one, precision)):
+        # safetensors wants a storage for each tensor, and a .bin file may share one.
+        memory = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if memory in stored else tensor
+        stored.add(memory)
+    save_file(tensors, path)
     path.chmod(0o644)  # safetensors makes it its writer's alone, but executors may be other users
 
 
 def _tensors(source: Checkpoint | PreparedModel) -> Iterable[tuple[str, Tensor]]:
     if isinstance(source, PreparedModel):
-        return load_file(source.path / WEIGHTS).items()
+        return ((name, read(name)) for name, read in open_safetensors(source.path / WEIGHTS).items())
     return _fused(source)
 
 

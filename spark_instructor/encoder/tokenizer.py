@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
+
+from ..files import read_bytes, read_json, shown
 
 EOS = "</s>"
 _SPECIAL = ("<pad>", EOS, "<unk>")
@@ -143,29 +145,56 @@ def build_tokenizer(tokenizer_json: Path | None, spiece_model: Path | None) -> T
     eos = tokenizer.token_to_id(EOS)
     if eos is None:
         raise ValueError(f"{source} has no {EOS} token: it is not a T5 tokenizer")
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if charsmap:
-        tokenizer.normalizer = normalizers.Precompiled(charsmap)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
-    )
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, eos)])
+    with _naming(source):
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        if charsmap:
+            tokenizer.normalizer = normalizers.Precompiled(charsmap)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+        )
+        tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, eos)])
+        # As executors will read it, over every character of the basic plane: an unknown one needs an <unk>, and a
+        # damaged character map shows only where it is used.
+        Tokenizer.from_str(tokenizer.to_str()).encode(_every_character())
     return tokenizer
 
 
-def _from_json(path: Path) -> tuple[Tokenizer, bytes | None]:
+def _every_character() -> str:
+    """The characters of the basic plane, in words of 64."""
+    starts = (start for start in range(0, 1 << 16, 64) if not 0xD800 <= start < 0xE000)
+    return " ".join("".join(map(chr, range(start, start + 64))) for start in starts)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside is a ValueError that names the file."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if content["model"].get("type") not in ("Unigram", None):
-            raise ValueError(f"its model is {content['model']['type']}, not T5's Unigram")
+        yield
+    except BaseException as error:  # tokenizers raises plain Exception for what it cannot read
+        # A panic in tokenizers comes as a BaseException without a public name.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{path} is not a readable T5 tokenizer: {error}") from error
+
+
+def _from_json(path: Path) -> tuple[Tokenizer, bytes | None]:
+    with _naming(path):
+        content = read_json(path)
+        model = content.get("model")
+        kind = model.get("type", "Unigram") if isinstance(model, dict) else None
+        if kind != "Unigram":
+            raise ValueError(f"its model is {kind[:30] if isinstance(kind, str) else shown(kind)}, not T5's Unigram")
         charsmap = _find_charsmap(content.get("normalizer"))
         # The stored pipeline is replaced, so it need not even be readable by this tokenizers version.
         content.update(normalizer=None, pre_tokenizer=None, post_processor=None, decoder=None)
-        return Tokenizer.from_str(json.dumps(content)), charsmap
-    except Exception as error:  # tokenizers raises plain Exception for what it cannot read
-        raise ValueError(f"{path} is not a readable T5 tokenizer: {error}") from error
+        tokenizer = Tokenizer.from_str(json.dumps(content))
+        for token in content.get("added_tokens") or []:
+            # tokenizers numbers what the vocabulary lacks anew, whatever the file says.
+            if token["content"] in _SPECIAL and tokenizer.token_to_id(token["content"]) != token["id"]:
+                raise ValueError(f"its added token {shown(token['content'])} has not the id {token['id']} in its model")
+        return tokenizer, charsmap
 
 
 def _find_charsmap(normalizer: Any) -> bytes | None:
@@ -174,18 +203,31 @@ def _find_charsmap(normalizer: Any) -> bytes | None:
         return None
     if normalizer.get("type") == "Precompiled":
         try:
-            return base64.b64decode(normalizer["precompiled_charsmap"], validate=True)
-        except (binascii.Error, TypeError) as error:
+            charsmap = base64.b64decode(normalizer.get("precompiled_charsmap", ""), validate=True)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"its precompiled_charsmap is not base64 ({error})") from error
-    parts = [_find_charsmap(part) for part in normalizer.get("normalizers", [])]
-    return next((part for part in parts if part is not None), None)
+        if not charsmap:
+            raise ValueError("its precompiled_charsmap is empty")
+        return charsmap
+    parts = normalizer.get("normalizers", [])
+    if not isinstance(parts, list):
+        raise ValueError(f"its normalizers are {shown(parts)}, expected a list")
+    return next((charsmap for charsmap in map(_find_charsmap, parts) if charsmap is not None), None)
 
 
 def _from_sentencepiece(path: Path, extra_ids: int = 100) -> tuple[Tokenizer, bytes | None]:
     model = _sentencepiece_model(path)
+    trained = model.trainer_spec
+    # A file that was cut between two pieces parses as well, but what follows the pieces is then missing.
+    if not model.HasField("normalizer_spec") or trained.model_type != trained.UNIGRAM:
+        raise ValueError(f"{path} is not a sentencepiece model of the kind Unigram, or it was cut. Download it again.")
+    pieces = [piece.piece for piece in model.pieces]
+    if not {*_SPECIAL} <= {*pieces} or pieces.index("<unk>") != trained.unk_id:
+        raise ValueError(f"{path} lacks one of the pieces {', '.join(_SPECIAL)}: it is not a T5 tokenizer")
     extra = [f"<extra_id_{i}>" for i in range(extra_ids - 1, -1, -1)]
     vocabulary = [(piece.piece, piece.score) for piece in model.pieces] + [(token, 0.0) for token in extra]
-    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
+    with _naming(path):
+        tokenizer = Tokenizer(Unigram(vocabulary, unk_id=trained.unk_id, byte_fallback=False))
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in (*_SPECIAL, *extra)])
     return tokenizer, model.normalizer_spec.precompiled_charsmap
 
@@ -199,8 +241,9 @@ def _sentencepiece_model(path: Path) -> Any:
             "sentencepiece and protobuf: pip install 'spark-instructor-embeddings[hub]'"
         ) from error
     model = protobuf.ModelProto()  # type: ignore[attr-defined]
+    content = read_bytes(path)
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError, whose module differs between its versions
         raise ValueError(f"{path} is not a sentencepiece model: {error}") from error
     return model
