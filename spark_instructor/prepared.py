@@ -12,12 +12,15 @@ Nothing here needs torch or Spark, so that the driver's side and the executors' 
 from __future__ import annotations
 
 import dataclasses
+import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +33,7 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 MANIFEST = "prepared.json"
 PRECISIONS = ("float32", "bfloat16", "int8")
+_SECONDS_TO_WRITE = 24 * 3600  # no folder takes that long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,9 +222,14 @@ def publish_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside ``final`` that takes its name when the block ends well.
 
     Nobody ever sees a half-written ``final``: after an error the temporary folder is dropped, and where
-    another process was first, its folder stays.
+    another process was first, its folder stays. What a killed process left is removed a day later.
+
+    Raises OSError, saying what to do, where the disk is full.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.glob(f".{glob.escape(final.name)}-*"):
+        if time.time() - left.stat().st_mtime > _SECONDS_TO_WRITE:
+            shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         yield temporary
@@ -230,5 +239,15 @@ def publish_folder(final: Path) -> Iterator[Path]:
         except OSError:
             if not is_prepared(final):
                 raise
+    except Exception as error:
+        # tokenizers and safetensors say it in words alone.
+        said = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else said and int(said[1])
+        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"there is no room for the prepared model {final} ({os.strerror(number)}). Free some, or use another "
+            "disk: HF_HOME says where the cache is, TMPDIR where executors keep models."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -147,6 +147,16 @@ class TestPublish:
         assert (final / "file").read_text() == "content"
         assert list(final.parent.iterdir()) == [final]
 
+    def test_what_a_killed_process_left_goes_a_day_later(self, tmp_path):
+        final, left, young, other = (tmp_path / name for name in ("b", ".b-left", ".b-young", ".c-left"))
+        for folder in (left, young, other):
+            folder.mkdir()
+        for folder in (left, other):
+            os.utime(folder, (1, 1))
+        with publish_folder(final):
+            pass
+        assert {*tmp_path.iterdir()} == {final, young, other}
+
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
     def test_leaves_nothing_after_an_error(self, tmp_path, error):
         with pytest.raises(error), publish_folder(tmp_path / "final") as new:

@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from checkpoints import copy_tiny, edit_json, random_tensors, write_checkpoint, write_weights
+from processes import run_python
 from safetensors.torch import load_file
 
 from spark_instructor.encoder import InstructorModel, prepare
@@ -186,6 +187,23 @@ class TestFolder:
         with pytest.raises(OSError, match="no space left"):
             prepare(checkpoint, into=tmp_path / "there" / "prepared")
         assert names_in(tmp_path / "there") == set()
+
+    @pytest.mark.parametrize("room", [1000, 420_000])
+    def test_a_full_disk(self, tiny, tmp_path, room):
+        """The system refuses to write on, in the tokenizer's file or in the weights'."""
+        code = """
+import resource, sys
+from spark_instructor.encoder import prepare
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+try:
+    prepare(sys.argv[1], into=sys.argv[2])
+except OSError as error:
+    print(error)
+"""
+        final = tmp_path / "there" / "prepared"
+        said = run_python("-c", code, tiny, final, room, cwd=tmp_path)
+        assert f"there is no room for the prepared model {final} (File too large). Free some" in said
+        assert names_in(final.parent) == set()
 
     def test_killed_in_the_middle(self, checkpoint, tmp_path):
         """Whatever a killed process leaves, nothing bears the final name, and the next one succeeds."""
