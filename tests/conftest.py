@@ -1,12 +1,16 @@
 """What all tests share: the golden vectors and their checkpoint, and a cache of their own."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 DATA = Path(__file__).parent / "data"
+
+# As spark_instructor.encoder does, for tests that import torch before it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session", autouse=True)
