@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sessions lint format clean python java
+.PHONY: help demo test test-sessions test-spark35 test-spark40 lint format clean python java
 
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: java .venv/ready ## embed the passages of examples/ and answer questions; ARGS="--model ID" picks a model
 	@$(BIN)/python examples/demo.py $(ARGS)
@@ -15,9 +15,18 @@ demo: java .venv/ready ## embed the passages of examples/ and answer questions; 
 test: java .venv/ready ## run the tests; ARGS="-k name" picks some
 	$(BIN)/python -m pytest $(ARGS)
 
-test-sessions: java .venv/ready ## run the Spark tests on Spark Connect and on a local cluster
-	$(BIN)/python -m pytest tests/spark --session connect $(ARGS)
-	$(BIN)/python -m pytest tests/spark --session "local-cluster[2,1,1024]" $(ARGS)
+SESSIONS := connect:local[2] connect:local-cluster[2,1,1024] local-cluster[2,1,1024] standalone[1] standalone[2]
+
+test-sessions: java .venv/ready ## run the Spark tests on clusters and Spark Connect; SESSIONS="standalone[2]" picks some
+	@set -e; for kind in $(foreach kind,$(SESSIONS),'$(kind)'); do \
+		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --session "$$kind" $(ARGS); \
+	done
+
+test-spark35: java .venv35/ready ## run the tests on Spark 3.5
+	.venv35/bin/python -m pytest $(ARGS)
+
+test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
+	.venv40/bin/python -m pytest tests/spark/test_goldens.py $(ARGS)
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .
@@ -29,15 +38,20 @@ format: .venv/ready ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove .venv and whatever tools left behind
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
-		spark-warehouse metastore_db derby.log artifacts
+clean: ## remove the environments and whatever tools left behind
+	rm -rf .venv .venv35 .venv40 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
+		.hypothesis spark-warehouse metastore_db derby.log artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/ready: setup.py constraints.txt | python
-	@test -x $(BIN)/pip || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
-	@echo "Installing the package and its tools into .venv; the first time takes minutes"
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[spark,hub,milvus,dev]'
+# The environments differ in their Spark alone. The extra of 3.5 wants numpy 1, for a Connect server that it lacks.
+.venv/ready: PYSPARK := pyspark[connect]==4.3.0
+.venv35/ready: PYSPARK := pyspark==3.5.9
+.venv40/ready: PYSPARK := pyspark[connect]==4.0.5
+
+.venv/ready .venv35/ready .venv40/ready: %/ready: setup.py constraints.txt Makefile | python
+	@test -x $*/bin/pip || { echo "Making $* with $(PYTHON)"; $(PYTHON) -m venv $*; }
+	@echo "Installing the package and its tools into $*; the first time takes minutes"
+	$*/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt '$(PYSPARK)' -e '.[hub,milvus,dev]'
 	@touch $@
 
 # One line instead of a stack trace for what a new machine may lack.

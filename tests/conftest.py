@@ -1,16 +1,22 @@
-"""What all tests share: the golden vectors and their checkpoint, and a cache of their own."""
+"""What all tests share: the golden vectors and their checkpoint, a cache of their own, Spark's settings."""
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import session_kinds
 
 DATA = Path(__file__).parent / "data"
 
 # As spark_instructor.encoder does, for tests that import torch before it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--session", type=session_kinds.SessionKind.parse, default="local[2]", help=session_kinds.HELP)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,6 +25,17 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf_home")))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_spark_settings(tmp_path_factory):
+    """What every Spark finds that a test starts, in this process or in another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_CONF_DIR", str(Path(__file__).parent / "spark/conf"))
+        patch.setenv("SPARK_TESTING", "1")  # an ephemeral port for the Connect server
+        patch.setenv("SPARK_WORKER_DIR", str(tmp_path_factory.mktemp("work")))  # else inside the pyspark package
         yield
 
 
@@ -38,11 +55,3 @@ def cases():
 def golden_vectors(cases):
     """The vectors of the golden cases, float32 (cases, 64)."""
     return np.array([case["vector"] for case in cases], np.float32)
-
-
-def pytest_addoption(parser):
-    parser.addoption(
-        "--session",
-        default="local[2]",
-        help='Spark session of tests/spark: a master such as "local[2]" or "local-cluster[2,1,1024]", or "connect"',
-    )

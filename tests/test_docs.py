@@ -66,7 +66,7 @@ def test_python_blocks(folder):
     text = json.dumps(blocks).replace("instructor_base", "instructor_tiny")
     (folder / "blocks.json").write_text(text, "utf-8")
     (folder / "runner.py").write_text(RUNNER, "utf-8")
-    printed = run_python("runner.py", cwd=folder, PYSPARK_PYTHON=sys.executable)
+    printed = run_python("runner.py", cwd=folder)
     assert "What is inflation? 64" in printed
     assert "WriteCounts(written=288, nulls=0, invalid=0)" in printed
     assert list(folder.glob("README/embedded.parquet/*.parquet"))

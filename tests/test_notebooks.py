@@ -1,14 +1,13 @@
 """The notebooks, each run from start to end on a classic session and on Spark Connect."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
-import pyspark
 import pytest
 from nbclient import NotebookClient
 from processes import changed_environment
+from session_kinds import needs_connect
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -21,15 +20,13 @@ def test_has_no_outputs(notebook):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("session", ["classic", "connect"])
+@pytest.mark.parametrize("session", ["classic", pytest.param("connect", marks=needs_connect)])
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(notebook, session, tmp_path):
-    if session == "connect" and pyspark.__version__.startswith("3."):
-        pytest.skip("pyspark 3.5 from PyPI has no Spark Connect server")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "notebooks").mkdir()
     remote = {"SPARK_REMOTE": "local[2]"} if session == "connect" else {}
-    environment = changed_environment(PYSPARK_PYTHON=sys.executable, SPARK_TESTING=1, MPLBACKEND="agg", **remote)
+    environment = changed_environment(MPLBACKEND="agg", **remote)
     client = NotebookClient(
         nbformat.read(notebook, as_version=4),
         timeout=300,

@@ -1,37 +1,45 @@
 """One Spark session for all tests here, of the kind that `--session` names."""
 
-import os
-import sys
-
 import pytest
 
 
 @pytest.fixture(scope="session")
 def session_kind(request):
-    """A classic master ("local[2]", "local-cluster[2,1,1024]"), or "connect" for Spark Connect on local[2]."""
     return request.config.getoption("--session")
 
 
 @pytest.fixture(scope="session")
-def spark(session_kind, own_cache, tmp_path_factory):
+def master(session_kind, own_spark_settings, tmp_path_factory):
+    """The master's address, for Spark's builder."""
+    if session_kind.master is not None:
+        yield session_kind.master
+    else:
+        from cluster import standalone_cluster
+
+        with standalone_cluster(tmp_path_factory.mktemp("cluster")) as address:
+            yield address
+
+
+@pytest.fixture(scope="session")
+def spark(session_kind, master, own_cache):
     from pyspark.sql import SparkSession
 
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    os.environ["SPARK_WORKER_DIR"] = str(tmp_path_factory.mktemp("work"))  # else inside the pyspark package
-    os.environ["SPARK_TESTING"] = "1"  # an ephemeral port for the Connect server
     builder = SparkSession.builder
-    builder = builder.remote("local[2]") if session_kind == "connect" else builder.master(session_kind)
-    session = (
-        builder.config("spark.ui.enabled", "false")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.log.level", "ERROR")
-        .getOrCreate()
-    )
+    builder = builder.remote(master) if session_kind.connect else builder.master(master)
+    if session_kind.executor_cores is not None:
+        builder = builder.config("spark.executor.cores", session_kind.executor_cores)
+    session = builder.getOrCreate()
     yield session
     session.stop()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    """Mark what lies here, and leave out what one kind of session has proved for all."""
+    in_driver = config.getoption("--session").in_driver
+    kept, left_out = [], []
     for item in items:
         if "/spark/" in str(item.path):
             item.add_marker(pytest.mark.spark)
+        (kept if in_driver or item.get_closest_marker("one_kind") is None else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept

@@ -34,14 +34,12 @@ def loaded_models(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def main(kind, checkpoint, folder):
-    os.environ.update(PYSPARK_PYTHON=sys.executable, SPARK_TESTING="1")
     (folder / "tmp").mkdir(parents=True)
     builder = SparkSession.builder
     cluster = "local-cluster[2,1,1024]"
     builder = builder.remote(cluster) if kind == "connect" else builder.master(cluster)
     spark = (
-        builder.config("spark.ui.enabled", "false")
-        .config("spark.executorEnv.HOME", str(folder))
+        builder.config("spark.executorEnv.HOME", str(folder))
         .config("spark.executorEnv.HF_HOME", str(folder / "hf"))
         .config("spark.executorEnv.TMPDIR", str(folder / "tmp"))
         .config("spark.task.maxFailures", "1")

@@ -134,6 +134,7 @@ def test_modes_in_spark(spark):
         assert found[mode][i][3] == expected, (mode, text)
 
 
+@pytest.mark.one_kind
 def test_spark_python_and_spark_nlp_agree(spark):
     texts = examples(NASTY, 1500)
     found, twin = by_spark(spark, texts), by_twin(texts)
@@ -145,6 +146,7 @@ def test_spark_python_and_spark_nlp_agree(spark):
             assert twin[mode][i] == expected, (mode, text)
 
 
+@pytest.mark.one_kind
 def test_long_runs_take_linear_time(spark):
     """Quadratic time would take hours."""
     size = 1 << 20
@@ -215,6 +217,7 @@ def test_plan_has_no_udf(two_rows, capsys):
     assert not re.search("python|pandas|arrow|udf", plan, re.IGNORECASE)
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -76,6 +76,7 @@ def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, wanted, tm
     assert len(list(output.glob("*.parquet"))) <= 2
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize("kind", ["csv", "parquet", "table"])
 def test_other_inputs(spark, embed, wanted, tmp_path, kind):
     rows = spark.createDataFrame([(row["id"], row["text"]) for row in ROWS], "id long, text string")
@@ -95,6 +96,7 @@ def test_other_inputs(spark, embed, wanted, tmp_path, kind):
     assert_vectors([row for row in found if row.id in wanted], wanted)
 
 
+@pytest.mark.one_kind
 def test_milvus(embed, jsonl, wanted, tmp_path):
     from pymilvus import MilvusClient
 
@@ -112,6 +114,7 @@ def test_milvus(embed, jsonl, wanted, tmp_path):
         np.testing.assert_allclose(row["vector"], wanted[row["id"]], atol=1e-5)
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -127,6 +130,7 @@ def test_errors_are_one_line(embed, jsonl, tmp_path, arguments, says):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.one_kind
 def test_milvus_needs_its_names(embed, jsonl):
     assert "--milvus needs --collection and --id-col" in embed(jsonl, "--milvus", "x.db")[2]
 
@@ -158,13 +162,11 @@ class RecordingBar:
 
 
 def test_progress(spark, monkeypatch):
-    if type(spark).__module__.startswith("pyspark.sql.connect") and not hasattr(spark, "registerProgressHandler"):
-        pytest.skip("Spark Connect tells of its progress from version 4.0")
     monkeypatch.setattr(progress, "tqdm", RecordingBar)
 
     def slow(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for frame in frames:
-            time.sleep(1)
+            time.sleep(0.3 * frame["id"].sum())  # so that tasks end one by one, whatever the number of slots
             yield frame
 
     with progress.progress_bar(spark, rows=800, tokens=16000.0, tasks=8):

@@ -11,6 +11,8 @@ from spark_instructor import InstructorEmbeddings
 from spark_instructor.annotation import ANNOTATIONS
 from spark_instructor.prepared import WEIGHTS
 
+pytestmark = pytest.mark.one_kind
+
 
 @pytest.fixture(scope="module")
 def texts(spark):

@@ -77,6 +77,7 @@ def test_after_parquet(annotated, tmp_path):
     assert columns(finished, "finished_title") == [[[[1.0, 2.0], [3.0, 4.0]], [], None]]
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("params", "message"),
     [

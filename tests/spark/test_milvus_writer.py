@@ -1,13 +1,11 @@
 """write_to_milvus: into a file of milvus-lite through the driver, and into a server from the executors."""
 
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import free_port, running
 from pymilvus import DataType, MilvusClient
 from pyspark.sql import functions as F
 
@@ -18,26 +16,11 @@ from spark_instructor.milvus import InstructorEmbeddingFunction, WriteCounts, wr
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of a milvus-lite server, a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("milvus")
-    command = [Path(sys.executable).with_name("milvus-lite"), "server", "--host", "127.0.0.1"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*map(str, command), "--port", str(port), "--data-dir", str(folder / "data")], stdout=log, stderr=log
-        )
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(60):
-        assert process.poll() is None, (folder / "log").read_text()
-        try:
-            MilvusClient(address, timeout=1).close()
-            break
-        except Exception:
-            time.sleep(0.5)
-    yield address
-    process.terminate()
-    process.wait(timeout=30)
+    port, folder = free_port(), tmp_path_factory.mktemp("milvus")
+    command = [Path(sys.executable).with_name("milvus-lite"), "server", "--host", "127.0.0.1", "--port", port]
+    command += ["--data-dir", folder / "data"]
+    with running(command, says="listening on", log=folder / "log", PYTHONUNBUFFERED=1):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(params=["file", "server"])
@@ -163,6 +146,7 @@ def test_an_empty_frame(spark, tmp_path, embedded):
     assert write_to_milvus(embedded.where("false"), uri, "d", "key", "vector") == WriteCounts(0, 0, 0)
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -184,6 +168,7 @@ def test_what_the_driver_sees_at_once(spark, tmp_path, change, says):
         write_to_milvus(df, **given)
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("columns", "says"),
     [

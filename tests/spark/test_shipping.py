@@ -6,10 +6,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pyspark
 import pytest
 from checkpoints import copy_tiny
 from processes import run_python
+from session_kinds import needs_connect
 
 from spark_instructor import InstructorEmbeddings, shipping
 from spark_instructor.encoder import InstructorModel, prepare
@@ -18,16 +18,12 @@ from spark_instructor.shipping import ship
 
 TOLERANCE = 1e-5
 JOB = Path(__file__).parent / "shipping_job.py"
-needs_connect = pytest.mark.skipif(
-    int(pyspark.__version__.split(".")[0]) < 4, reason="pip's pyspark has a Connect server from 4.0 on"
-)
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=needs_connect)])
-def test_executors_of_other_hosts(session_kind, tiny, tmp_path, kind):
+def test_executors_of_other_hosts(tiny, tmp_path, kind):
     """Two executors with a HOME and a TMPDIR of their own; all that the driver had goes before the first action."""
-    if not session_kind.startswith("local["):
-        pytest.skip("starts sessions of its own, so one run of the tests is enough")
     driver, executors = tmp_path / "driver", tmp_path / "executors"
     checkpoint = copy_tiny(tmp_path / "checkpoint")
     homes = {"HOME": driver, "HF_HOME": driver / "hf", "SPARK_WORKER_DIR": tmp_path / "work"}
@@ -61,10 +57,9 @@ def test_path_or_archive(spark, session_kind, model):
     on_volume = dataclasses.replace(model, path=Path("/Volumes/catalog/schema/volume/model"))
     assert ship(spark, on_volume).path == str(on_volume.path)
     assert ship(spark, model, shared=True).path == str(model.path)
-    in_place = session_kind.startswith("local[")
-    assert (ship(spark, model).path, ship(spark, model).archive) == (
-        (str(model.path), None) if in_place else (None, f"{model.key}.zip")
-    )
+    shipped = ship(spark, model)
+    in_place, archive = (str(model.path), None), (None, f"{model.key}.zip")
+    assert (shipped.path, shipped.archive) == (in_place if session_kind.in_driver else archive)
 
 
 def test_sent_once(spark, model, monkeypatch):
