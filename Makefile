@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sessions test-spark35 test-spark40 lint format clean python java
+.PHONY: help demo test test-sessions test-spark35 test-spark40 soak lint format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,10 @@ test-spark35: java .venv35/ready ## run the tests on Spark 3.5
 
 test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 	.venv40/bin/python -m pytest tests/spark/test_goldens.py $(ARGS)
+
+soak: java .venv/ready ## run what takes long: a million texts through one worker, and the longest faults
+	$(BIN)/python -m pytest tests/spark -m soak --soak $(ARGS)
+	$(BIN)/python benchmarks/soak.py
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .

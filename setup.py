@@ -46,6 +46,7 @@ EXTRAS = {
         "nbformat",
         "pandas-stubs",
         "pre-commit",
+        "psutil",
         "pymilvus.model",  # whose interface InstructorEmbeddingFunction has
         "pytest>=8",
         "pytest-timeout",

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def pytest_addoption(parser):
     parser.addoption("--session", type=session_kinds.SessionKind.parse, default="local[2]", help=session_kinds.HELP)
+    parser.addoption("--soak", action="store_true", help="also run what takes minutes")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -109,3 +109,11 @@ def test_messages_are_those_of_the_code():
     quoted = [part for part in quoted if part and not part.startswith((*others, "/tmp"))]
     assert len(quoted) > 15
     assert [part for part in quoted if part not in code] == []
+
+
+def test_faults_are_tested():
+    """Each test that docs/faults.md names is there."""
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/faults.md").read_text("utf-8"))
+    assert len(named) > 25
+    for path, test in named:
+        assert f"def {test}" in (ROOT / "tests" / path).read_text("utf-8"), f"{path} has no {test}"

@@ -34,12 +34,14 @@ def spark(session_kind, master, own_cache):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark what lies here, and leave out what one kind of session has proved for all."""
-    in_driver = config.getoption("--session").in_driver
+    """Mark what lies here, and leave out what takes minutes, and what one kind of session has proved for all."""
+    unwanted = [] if config.getoption("--soak") else ["soak"]
+    if not config.getoption("--session").in_driver:
+        unwanted.append("one_kind")
     kept, left_out = [], []
     for item in items:
         if "/spark/" in str(item.path):
             item.add_marker(pytest.mark.spark)
-        (kept if in_driver or item.get_closest_marker("one_kind") is None else left_out).append(item)
+        (left_out if any(map(item.get_closest_marker, unwanted)) else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept

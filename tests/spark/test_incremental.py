@@ -91,6 +91,7 @@ def test_changed_texts_take_the_place_of_the_old(spark, update, target, model):
     assert all(after[i] == before[i] for i in texts if i not in changed)  # moved, not embedded again
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
@@ -108,6 +109,7 @@ def test_settings(update, changes, again):
     assert update(texts_of(range(6)), **changes) == (Changes(changed=6) if again else Changes(unchanged=6))
 
 
+@pytest.mark.one_kind
 def test_another_model(spark, update, target, tmp_path):
     folder = write_checkpoint(tmp_path / "other", dimension=64, seed=1)
     update(texts_of(range(6)))
@@ -118,6 +120,7 @@ def test_another_model(spark, update, target, tmp_path):
     assert_target(spark, target, other, texts_of(range(6)))
 
 
+@pytest.mark.one_kind
 def test_an_instruction_for_each_row(spark, stage, target):
     stage = stage.setInstructionCol("why")
     asked = spark.createDataFrame([(1, "text", "a: "), (2, "text", "b: ")], "id int, text string, why string")
@@ -144,12 +147,14 @@ def test_keys_of_several_columns_with_dots_and_spaces(spark, stage, target):
     assert sorted(map(tuple, found)) == [("a", 1, "one"), ("a", 2, "deux"), ("b", 1, "three")]
 
 
+@pytest.mark.one_kind
 def test_a_first_run_that_wrote_nothing(update, target, tmp_path):
     """What a kill leaves before any part was written."""
     (tmp_path / "target" / "_temporary" / "0").mkdir(parents=True)
     assert update(texts_of(range(3))) == Changes(new=3)
 
 
+@pytest.mark.one_kind
 def test_no_rows(spark, update, target):
     assert update({}) == Changes()
     assert update(texts_of(range(2))) == Changes(new=2)
@@ -161,12 +166,14 @@ def refused(source, target, stage, message, key="id"):
         embed_changes(source, target, key, stage)
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize("ids", [[1, 2, 2], [1, 2, None]], ids=["twice", "null"])
 def test_keys_that_tell_no_row_apart(spark, stage, target, ids):
     source = spark.createDataFrame([(i, "text") for i in ids], "id int, text string")
     refused(source, target, stage, "3 rows, but 2 distinct and non-null values of the key id")
 
 
+@pytest.mark.one_kind
 def test_bad_input(spark, stage, target):
     source = spark.createDataFrame([(1, "a", "b")], "id int, text string, other string")
     refused(source, target, stage, "there is no column 'nr'", key="nr")
@@ -178,12 +185,14 @@ def test_bad_input(spark, stage, target):
     refused(documents, target, stage.copy().setInputCols("documents"), "'documents' is array of annotations, expected")
 
 
+@pytest.mark.one_kind
 def test_targets_of_others(spark, stage, target):
     source = spark.createDataFrame([(1, "a")], "id int, text string")
     source.write.parquet(target)
     refused(source, target, stage, "was not written by embed_changes: it has no columns 'fingerprint' and 'part'")
 
 
+@pytest.mark.one_kind
 def test_other_columns(spark, stage, target):
     source = spark.createDataFrame([(1, "a")], "id int, text string")
     embed_changes(source, target, "id", stage)
@@ -191,6 +200,7 @@ def test_other_columns(spark, stage, target):
     refused(source, target, stage.copy().setOutputCol("v"), "these differ: v, vector. Select")
 
 
+@pytest.mark.one_kind
 def test_the_target_says_what_made_it(spark, update, target):
     update(texts_of(range(3)))
     schema = spark.read.parquet(target).schema

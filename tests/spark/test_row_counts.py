@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
+from pyspark.sql import Observation
 from pyspark.sql import functions as F
 from pyspark.sql.functions import pandas_udf
 
@@ -58,10 +59,13 @@ def embedded(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def transformed(spark, tiny, embedded):
-    texts = spark.createDataFrame([(i, f"text {i}") for i in range(ROWS)], "id int, text string").repartition(2, "id")
-    stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("text").setOutputCol("vector")
-    return stage.transform(texts)
+def texts(spark):
+    return spark.createDataFrame([(i, f"text {i}") for i in range(ROWS)], "id int, text string").repartition(2, "id")
+
+
+@pytest.fixture
+def stage(tiny):
+    return InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("text").setOutputCol("vector")
 
 
 def noop(df):
@@ -69,21 +73,23 @@ def noop(df):
 
 
 @pytest.mark.parametrize(
-    ("action", "rows"),
+    ("action", "rows", "observed"),
     [
-        pytest.param(noop, ROWS, id="write"),
-        pytest.param(lambda df: df.select("id", "text").collect(), 0, id="select of other columns"),
-        pytest.param(lambda df: noop(df.filter("id < 5")), 5, id="filter on an input column"),
-        pytest.param(lambda df: noop(df.filter("vector[0] > -2")), ROWS, id="filter on the output"),
-        pytest.param(lambda df: noop(df.filter("id < 5 and vector[0] > -2")), 5, id="filter on both"),
-        pytest.param(lambda df: noop(df.select(F.explode("vector"))), ROWS, id="explode of the output"),
-        pytest.param(lambda df: df.count(), 0, id="count"),
-        pytest.param(lambda df: noop(df.limit(1)), ROWS, id="limit"),
-        pytest.param(lambda df: noop(df.orderBy("id")), 2 * ROWS, id="sort"),
+        pytest.param(noop, ROWS, ROWS, id="write"),
+        pytest.param(lambda df: df.select("id", "text").collect(), 0, ROWS, id="select of other columns"),
+        pytest.param(lambda df: noop(df.filter("id < 5")), 5, ROWS, id="filter on an input column"),
+        pytest.param(lambda df: noop(df.filter("vector[0] > -2")), ROWS, ROWS, id="filter on the output"),
+        pytest.param(lambda df: noop(df.filter("id < 5 and vector[0] > -2")), 5, ROWS, id="filter on both"),
+        pytest.param(lambda df: noop(df.select(F.explode("vector"))), ROWS, ROWS, id="explode of the output"),
+        pytest.param(lambda df: df.count(), 0, ROWS, id="count"),
+        pytest.param(lambda df: noop(df.limit(1)), ROWS, ROWS, id="limit"),
+        pytest.param(lambda df: noop(df.orderBy("id")), 2 * ROWS, 2 * ROWS, id="sort"),
     ],
 )
-def test_embedded_rows(transformed, embedded, action, rows):
+def test_embedded_rows(texts, stage, embedded, action, rows, observed):
+    transformed, with_counts = stage.transform(texts), stage.observe(texts, Observation())
     assert embedded(lambda: action(transformed)) == rows
+    assert embedded(lambda: action(with_counts)) == observed
 
 
 def test_all_columns_together(spark, tiny, embedded):

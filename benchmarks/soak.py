@@ -1,0 +1,110 @@
+"""Does a Python worker stay as it is over a million texts? Its memory is to be flat, and its rate steady.
+
+python benchmarks/soak.py --json soak.json
+
+One task after the other goes through one worker, each with short texts that no other has. The first tenth is for
+warming up; it fails where the memory of the last tenth is over the second's by more than 5 %.
+"""
+
+import argparse
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+
+import common
+import psutil
+from common import say
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from spark_instructor import InstructorEmbeddings
+
+TEXT = "what makes the price of bread rise when rain falls in spring and who pays for it then"
+WORDS_A_TEXT = 8
+TENTHS = 10
+MOST_GROWTH = 0.05
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=1_000_000, help="(%(default)s)")
+    parser.add_argument("--model", default="instructor_tiny", help="(%(default)s)")
+    parser.add_argument("--precision", default="bfloat16", help="(%(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    arguments.machine = common.machine()
+
+    spark = common.session("local[1]", {"spark.sql.execution.arrow.maxRecordsPerBatch": "2000"})
+    stage = InstructorEmbeddings(
+        model=arguments.model, precision=arguments.precision, inputCols="text", outputCol="vector"
+    )
+    memory: list[float] = []
+    seconds: list[float] = []
+    each = arguments.texts // TENTHS
+    for tenth in range(TENTHS):
+        texts = spark.range(tenth * each, (tenth + 1) * each, numPartitions=5).select(_text(F.col("id")).alias("text"))
+        with _Memory() as seen:
+            start = time.perf_counter()
+            stage.transform(texts).write.format("noop").mode("overwrite").save()
+            seconds.append(time.perf_counter() - start)
+        memory.append(seen.median())
+        say(f"{(tenth + 1) * each:,} texts: {each / seconds[-1]:,.0f} texts/s, {memory[-1]:,.0f} MB")
+
+    growth = memory[-1] / memory[1] - 1
+    rates = [each / one for one in seconds]
+    common.table(
+        f"{arguments.texts:,} texts through one worker, {arguments.model} in {arguments.precision}",
+        ["tenth", "texts/s", "PSS, MB"],
+        [(i, f"{rate:,.0f}", f"{mb:,.0f}") for i, (rate, mb) in enumerate(zip(rates, memory, strict=True), 1)],
+    )
+    print(f"\nmemory from the second tenth to the last: {growth:+.1%}")
+    common.write_json(arguments, {"texts_a_second": rates, "pss_mb": memory, "growth": growth})
+    if growth > MOST_GROWTH:
+        sys.exit(f"memory grew by {growth:.1%}, more than {MOST_GROWTH:.0%}")
+
+
+def _text(number: Column) -> Column:
+    """Some words that depend on the number, and the number itself."""
+    words = F.split(F.lit(TEXT), " ")
+    picked = [words[F.pmod(F.xxhash64(number, F.lit(i)), F.size(words)).cast("int")] for i in range(WORDS_A_TEXT)]
+    return F.concat_ws(" ", *picked, number)
+
+
+class _Memory(threading.Thread):
+    """Looks at the memory of the one Python worker while a job runs."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._done = threading.Event()
+        self._workers: dict[int, list[float]] = {}
+
+    def __enter__(self) -> "_Memory":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._done.wait(SECONDS_BETWEEN_LOOKS):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if "model.safetensors" in Path(f"/proc/{process.pid}/maps").read_text():
+                        self._workers.setdefault(process.pid, []).append(process.memory_full_info().pss / 1e6)
+                except (OSError, psutil.Error):  # it has ended
+                    continue
+
+    def median(self) -> float:
+        """In MB, of the worker, of which there is one."""
+        if len(self._workers) != 1:
+            sys.exit(f"expected one Python worker at work, found {len(self._workers)}: is the run long enough?")
+        (of_worker,) = self._workers.values()
+        return statistics.median(of_worker)
+
+
+if __name__ == "__main__":
+    main()

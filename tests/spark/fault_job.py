@@ -1,0 +1,54 @@
+"""A job that something befalls; test_faults.py runs it, kills what it kills, and reads what is left.
+
+Usage: fault_job.py KIND MASTER CHECKPOINT FOLDER [SETTING=VALUE ...]
+
+The texts are in FOLDER/texts and go to FOLDER/embedded, by KIND: "write", "stream" (one file a batch, with a
+checkpoint) or "update" (embed_changes); "save" saves the stage in FOLDER/saved. The settings are Spark's.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from spark_instructor import InstructorEmbeddings
+from spark_instructor.incremental import embed_changes
+
+SCHEMA = "id int, text string"
+
+
+def write(spark, stage, folder):
+    embedded = stage.transform(spark.read.schema(SCHEMA).json(f"{folder}/texts").repartition(4, "id"))
+    embedded.write.parquet(f"{folder}/embedded")
+
+
+def stream(spark, stage, folder):
+    texts = spark.readStream.schema(SCHEMA).option("maxFilesPerTrigger", 1).json(f"{folder}/texts")
+    query = stage.transform(texts).writeStream.format("parquet").option("checkpointLocation", f"{folder}/checkpoint")
+    query.option("path", f"{folder}/embedded").trigger(availableNow=True).start().awaitTermination()
+
+
+def update(spark, stage, folder):
+    texts = spark.read.schema(SCHEMA).json(f"{folder}/texts")
+    changes = embed_changes(texts, f"{folder}/embedded", "id", stage, parts=4)
+    (folder / "changes.json").write_text(json.dumps(vars(changes)))
+
+
+def save(spark, stage, folder):
+    stage.write().overwrite().save(f"{folder}/saved")
+
+
+def main(kind, master, checkpoint, folder, *settings):
+    builder = SparkSession.builder.master(master)
+    for setting in settings:
+        builder = builder.config(*setting.split("=", 1))
+    spark = builder.getOrCreate()
+    stage = InstructorEmbeddings(model=checkpoint, inputCols="text", outputCol="vector", batchSize=8)
+    {"write": write, "stream": stream, "update": update, "save": save}[kind](spark, stage, folder)
+    print("done", flush=True)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], Path(sys.argv[4]), *sys.argv[5:])

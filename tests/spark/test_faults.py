@@ -1,0 +1,248 @@
+"""Faults with real processes and real kills: what ends, ends right; what fails, says why; no row is lost or doubled."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.dataset as ds
+import pytest
+from checkpoints import copy_tiny
+from processes import changed_environment
+
+from spark_instructor import InstructorEmbeddings
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.prepared import WEIGHTS
+
+pytestmark = pytest.mark.one_kind  # sessions of its own, all but the last
+
+TOLERANCE = 1e-5
+JOB = Path(__file__).parent / "fault_job.py"
+ROWS = 600
+WORDS = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "on", "by", "an"]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Texts by id: long ones, so that a batch takes a while; every tenth is null."""
+    random = np.random.default_rng(0)
+    return {i: None if i % 10 == 0 else " ".join(random.choice(WORDS, 600)) for i in range(ROWS)}
+
+
+@pytest.fixture
+def folder(tmp_path, texts):
+    (tmp_path / "texts").mkdir()
+    rows = [json.dumps({"id": i, "text": text}) for i, text in texts.items()]
+    for number in range(8):
+        (tmp_path / "texts" / f"{number}.json").write_text("\n".join(rows[number::8]))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def wanted(tiny, texts):
+    vectors = InstructorModel.load(prepare(tiny)).encode("", [text or "" for text in texts.values()])
+    return dict(zip(texts, vectors, strict=True))
+
+
+def assert_whole(folder, texts, wanted):
+    """Every row once, with its own vector."""
+    rows = ds.dataset(folder / "embedded", partitioning="hive", exclude_invalid_files=False).to_table().to_pylist()
+    assert sorted(row["id"] for row in rows) == list(texts)
+    for row in rows:
+        assert row["text"] == texts[row["id"]]
+        if row["text"] is None:
+            assert row["vector"] is None
+        else:
+            np.testing.assert_allclose(row["vector"], wanted[row["id"]], atol=TOLERANCE, rtol=0, err_msg=str(row["id"]))
+
+
+@contextmanager
+def started(kind, master, checkpoint, folder, *settings):
+    """The job as a process of its own, and of all that it starts nothing is left."""
+    environment = changed_environment(SPARK_WORKER_DIR=folder / "work", SPARK_LOCAL_DIRS=folder / "local")
+    with (folder / "job.log").open("ab") as log:
+        command = [sys.executable, JOB, kind, master, checkpoint, folder, *settings]
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    job = psutil.Process(process.pid)
+    try:
+        yield job
+    finally:
+        kill_all(job)
+        process.wait()
+
+
+def kill_all(job):
+    """Kill a driver with all that it started, as a machine that goes down does."""
+    with_children = [*job.children(recursive=True), job] if job.is_running() else []
+    for one in with_children:
+        kill(one)
+    psutil.wait_procs(with_children, timeout=30)
+
+
+def kill(process):
+    if process.is_running():
+        process.send_signal(signal.SIGKILL)
+
+
+def wait_for(found, job, folder, seconds=240):
+    """What `found` finds at last, while the job runs."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = found()
+        if result:
+            return result
+        assert job.is_running() and job.status() != psutil.STATUS_ZOMBIE, log_of(folder)
+        time.sleep(0.02)
+    raise AssertionError(f"not found in {seconds} s:\n{log_of(folder)}")
+
+
+def log_of(folder):
+    return (folder / "job.log").read_text(errors="replace")
+
+
+def embedding_workers(job):
+    """The Python workers that have the model mapped, so are at work on a batch."""
+
+    def maps_model(process):
+        try:
+            return "python" in process.name() and WEIGHTS in Path(f"/proc/{process.pid}/maps").read_text()
+        except (OSError, psutil.Error):  # it is gone
+            return False
+
+    return [one for one in job.children(recursive=True) if maps_model(one)]
+
+
+def test_a_python_worker_is_killed(folder, tiny, texts, wanted):
+    """Spark runs its task again."""
+    with started("write", "local[2,4]", tiny, folder) as job:
+        kill(wait_for(lambda: embedding_workers(job), job, folder)[0])
+        job.wait(timeout=240)
+    assert "done" in log_of(folder), log_of(folder)
+    assert re.search("Python worker exited unexpectedly|EOFException|Connection reset", log_of(folder))
+    assert_whole(folder, texts, wanted)
+
+
+def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
+    """The job fails with it, and what was written is not taken for whole."""
+    with started("write", "local[2,1]", tiny, folder) as job:
+        kill(wait_for(lambda: embedding_workers(job), job, folder)[0])
+        job.wait(timeout=240)
+    assert "done" not in log_of(folder)
+    assert "Python worker exited unexpectedly (crashed)" in log_of(folder)
+    assert not (folder / "embedded" / "_SUCCESS").exists()
+
+
+def test_an_executor_is_killed(folder, tiny, texts, wanted):
+    with started("write", "local-cluster[2,1,1024]", tiny, folder) as job:
+        worker = wait_for(lambda: embedding_workers(job), job, folder)[0]
+        executor = next(one for one in worker.parents() if "java" in one.name())
+        assert "CoarseGrainedExecutorBackend" in " ".join(executor.cmdline())
+        kill_all(executor)
+        job.wait(timeout=240)
+    assert "done" in log_of(folder), log_of(folder)
+    assert_whole(folder, texts, wanted)
+
+
+def test_a_stream_is_killed_and_started_again(folder, tiny, texts, wanted):
+    """Every row once, though the file sink held some rows of the killed run."""
+    with started("stream", "local[2]", tiny, folder) as job:
+        wait_for(lambda: len([*folder.glob("checkpoint/commits/[0-9]*")]) >= 2, job, folder)
+        wait_for(lambda: embedding_workers(job), job, folder)
+        kill_all(job)
+    assert "done" not in log_of(folder)
+    with started("stream", "local[2]", tiny, folder) as job:
+        job.wait(timeout=240)
+    assert "done" in log_of(folder), log_of(folder)
+    of_sink = [json.loads(line)["path"] for line in sink_log(folder)]
+    (folder / "whole").mkdir()
+    for path in of_sink:
+        source = Path(path.removeprefix("file:"))
+        os.link(source, folder / "whole" / source.name)
+    (folder / "embedded").rename(folder / "as the sink left it")
+    (folder / "whole").rename(folder / "embedded")
+    assert_whole(folder, texts, wanted)
+
+
+def sink_log(folder):
+    """What the file sink has committed, which is what Spark reads of its folder."""
+    logs = sorted((folder / "embedded" / "_spark_metadata").glob("[0-9]*"), key=lambda path: int(path.name))
+    return [line for path in logs for line in path.read_text().splitlines()[1:]]
+
+
+def test_an_update_is_killed_and_started_again(folder, tiny, texts, wanted):
+    """The second run embeds what the first did not finish, and no more."""
+    with started("update", "local[2]", tiny, folder) as job:
+        wait_for(lambda: len([*folder.glob("embedded/part=*/*.parquet")]) >= 2, job, folder)
+        kill_all(job)
+    assert "done" not in log_of(folder)
+    with started("update", "local[2]", tiny, folder) as job:
+        job.wait(timeout=240)
+    changes = json.loads((folder / "changes.json").read_text())
+    assert changes["unchanged"] > 0 and changes["new"] > 0
+    assert changes == {"new": ROWS - changes["unchanged"], "changed": 0, "unchanged": changes["unchanged"], "absent": 0}
+    assert_whole(folder, texts, wanted)
+
+
+def test_a_driver_is_killed_while_it_saves(spark, folder, tiny, tmp_path):
+    """What it left says that it is incomplete, and is saved over."""
+    with started("save", "local[1]", tiny, folder) as job:
+        wait_for((folder / "saved" / "metadata" / "_SUCCESS").exists, job, folder)
+        kill_all(job)
+    half = str(folder / "saved")
+    with pytest.raises(ValueError, match=f"{half} is incomplete.*Save the stage again"):
+        InstructorEmbeddings.load(half)
+    stage = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector")
+    stage.write().overwrite().save(half)
+    assert InstructorEmbeddings.load(half).getDimension() == 64
+
+
+def test_a_task_that_outlives_the_idle_time_of_its_worker(folder, tiny, texts, wanted):
+    """A worker that is busy with one batch says nothing for long; Spark 4 may be told to take that for a hang."""
+    idle = "spark.sql.execution.pyspark.udf.idleTimeoutSeconds=1"
+    with started("write", "local[2]", tiny, folder, idle) as job:
+        job.wait(timeout=240)
+    assert "done" in log_of(folder), log_of(folder)
+    assert_whole(folder, texts, wanted)
+
+
+@pytest.mark.soak
+def test_a_worker_that_idled_too_long(spark, tiny, texts, wanted):
+    """Spark ends a Python worker that has had no task for a minute; the next one starts and loads anew."""
+    frame = spark.createDataFrame(list(texts.items())[:20], "id int, text string").coalesce(1)
+    embedded = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector").transform(frame)
+    of_jobs = []
+    for seconds in (0, 75):
+        time.sleep(seconds)
+        for row in embedded.collect():
+            if row.text is not None:
+                np.testing.assert_allclose(row.vector, wanted[row.id], atol=TOLERANCE, rtol=0)
+        of_jobs.append({one.pid for one in embedding_workers(psutil.Process())})
+    assert len(of_jobs[0]) == 1 and not of_jobs[0] & of_jobs[1]
+
+
+@pytest.mark.parametrize("damage", ["altered", "cut short", "gone"])
+def test_a_prepared_folder_is_damaged_between_jobs(spark, tmp_path, damage):
+    """No job runs with it: it says what to do, and after that all is well. Copies on executors: see test_host.py."""
+    folder = copy_tiny(tmp_path / "model")
+    stage = InstructorEmbeddings(model=str(folder), inputCols="text", outputCol="vector")
+    embedded = stage.transform(spark.createDataFrame([("a text",)], "text string"))
+    before = embedded.first().vector
+    weights = stage._prepared().path / WEIGHTS
+    content = weights.read_bytes()
+    damaged = {"altered": content[:-1] + bytes([content[-1] ^ 1]), "cut short": content[:-9], "gone": None}[damage]
+    if damaged is None:
+        weights.unlink()
+    else:
+        weights.write_bytes(damaged)
+    says = {"altered": "was changed after it was prepared", "cut short": "bytes, expected", "gone": "lacks"}[damage]
+    with pytest.raises(Exception, match=says):
+        embedded.collect()
+    weights.write_bytes(content)
+    np.testing.assert_allclose(embedded.first().vector, before, atol=TOLERANCE)
