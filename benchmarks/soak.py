@@ -7,6 +7,7 @@ warming up; it fails where the memory of the last tenth is over the second's by 
 """
 
 import argparse
+import os
 import statistics
 import sys
 import threading
@@ -37,6 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.machine = common.machine()
 
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = common.session("local[1]", {"spark.sql.execution.arrow.maxRecordsPerBatch": "2000"})
     stage = InstructorEmbeddings(
         model=arguments.model, precision=arguments.precision, inputCols="text", outputCol="vector"
