@@ -1,7 +1,9 @@
 """The main job, end to end: embed passages through a Pipeline, write Parquet, answer questions from it.
 
+Then the same sentences under two instructions: what is near changes with what is asked for.
+
 make demo
-make demo ARGS="--model hkunlp/instructor-base"   # a model whose vectors mean something; needs a network once
+make demo ARGS="--model hkunlp/instructor-base"   # a larger model; needs a network once
 """
 
 import argparse
@@ -10,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from pyspark.ml import Pipeline
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -19,6 +22,11 @@ from spark_instructor import DocumentAssembler, InstructorEmbeddings
 HERE = Path(__file__).parent
 DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
 QUESTION_INSTRUCTION = "Represent the question for retrieving supporting documents: "
+# Each asks for one of the labels of utterances.jsonl.
+UTTERANCE_INSTRUCTIONS = {
+    "service": "Represent the utterance for classifying the service it is about: ",
+    "act": "Represent the utterance for classifying its dialogue act: ",
+}
 
 
 def main() -> None:
@@ -40,11 +48,7 @@ def main() -> None:
     )
     embed_passages(spark, arguments.model, arguments.output)
     answer_questions(spark, arguments.model, arguments.output)
-    if arguments.model == "instructor_tiny":
-        print(
-            "\nThese answers are not right, and cannot be: instructor_tiny has random weights, so its vectors mean "
-            'nothing. It shows that everything runs.\nFor real answers: make demo ARGS="--model hkunlp/instructor-base"'
-        )
+    change_instructions(spark, arguments.model)
     spark.stop()
 
 
@@ -119,6 +123,29 @@ def nearest(asked: DataFrame, passages: DataFrame, count: int = 3) -> DataFrame:
     )
     by_similarity = Window.partitionBy("id").orderBy(F.desc("similarity"))
     return similar.withColumn("rank", F.row_number().over(by_similarity)).where(F.col("rank") <= count)
+
+
+def change_instructions(spark: SparkSession, model: str) -> None:
+    """Embed the same utterances under two instructions, and print how an utterance's neighbours change."""
+    utterances = spark.read.schema("text string, service string, act string").json(str(HERE / "utterances.jsonl"))
+    print("\nThe same sentences under two instructions:")
+    for label, instruction in UTTERANCE_INSTRUCTIONS.items():
+        embedded = (
+            InstructorEmbeddings.pretrained(model, "en")
+            .setInstruction(instruction)
+            .setInputCols("text")
+            .setOutputCol("vector")
+            .transform(utterances)
+        )
+        rows = embedded.collect()
+        vectors = np.array([row.vector for row in rows])
+        similarities = vectors @ vectors.T
+        np.fill_diagonal(similarities, -1)  # nobody is their own neighbour
+        print(f'\n  "{instruction}"\n    {rows[0].text}')
+        for i in similarities[0].argsort()[:-4:-1]:
+            print(f"      {similarities[0, i]:.3f} {rows[i].text}")
+        same = sum(row[label] == rows[i][label] for row, i in zip(rows, similarities.argmax(1), strict=True))
+        print(f"    The nearest sentence has the same {label} for {same} of {len(rows)}.")
 
 
 if __name__ == "__main__":

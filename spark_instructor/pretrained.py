@@ -31,7 +31,7 @@ class KnownModel:
 
 
 _KNOWN = (
-    KnownModel("instructor_tiny", "packaged", 64, 1, "random weights in INSTRUCTOR's layout; to try things out"),
+    KnownModel("instructor_tiny", "packaged", 384, 29, "4 layers, d_model 256; small, English, needs no network"),
     KnownModel("instructor_base", "hkunlp/instructor-base", 768, 440, "12 layers, d_model 768"),
     KnownModel("instructor_large", "hkunlp/instructor-large", 768, 1340, "24 layers, d_model 1024"),
     KnownModel("instructor_xl", "hkunlp/instructor-xl", 768, 4960, "24 layers, d_model 1024, d_ff 16384"),

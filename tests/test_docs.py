@@ -67,7 +67,7 @@ def test_python_blocks(folder):
     (folder / "blocks.json").write_text(text, "utf-8")
     (folder / "runner.py").write_text(RUNNER, "utf-8")
     printed = run_python("runner.py", cwd=folder)
-    assert "What is inflation? 64" in printed
+    assert "What is inflation? 384" in printed
     assert "WriteCounts(written=288, nulls=0, invalid=0)" in printed
     assert list(folder.glob("README/embedded.parquet/*.parquet"))
     assert (folder / "README/pipeline_with_model/stages").is_dir()

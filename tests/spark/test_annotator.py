@@ -12,6 +12,7 @@ import spark_instructor.encoder
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
 from spark_instructor.annotation import ANNOTATIONS
 from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.pretrained import checkpoint_folder
 
 TOLERANCE = 1e-5
 LONG = "one text of many words, " * 120
@@ -55,7 +56,7 @@ def annotation(result, begin=0, end=None, metadata=None):
     return ("document", begin, end, result, {"sentence": "0"} if metadata is None else metadata, [])
 
 
-def test_spark_nlp_code(spark, vector):
+def test_spark_nlp_code(spark):
     """A Spark NLP user's code, with this package's imports and the packaged model."""
     documentAssembler = DocumentAssembler().setInputCol("text").setOutputCol("documents")
     embeddings = (
@@ -80,13 +81,14 @@ def test_spark_nlp_code(spark, vector):
         "name": "instructor",
         "type": ANNOTATION_JSON,
         "nullable": False,
-        "metadata": {"annotatorType": "sentence_embeddings", "dimension": 64, "ref": embeddings.uid},
+        "metadata": {"annotatorType": "sentence_embeddings", "dimension": 384, "ref": embeddings.uid},
     }
 
     rows = {row.text: row.instructor for row in result.collect()}
     assert rows[""] == rows[None] == []
     (found,) = rows["Some text."]
-    assert_vector(found.embeddings, vector("Some text.", "Instruction here: "))
+    packaged = InstructorModel.load(prepare(checkpoint_folder("instructor_tiny")))
+    assert_vector(found.embeddings, packaged.encode("Instruction here: ", ["Some text."])[0])
     assert (found.annotatorType, found.begin, found.end, found.result) == ("sentence_embeddings", 0, 9, "Some text.")
     assert found.metadata.keys() == {"sentence", "tokens"}
 

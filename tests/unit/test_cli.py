@@ -68,6 +68,7 @@ def test_search_skips_nulls_and_zeros(capsys, model, tiny, tmp_path):
     [
         (["--vector-col", "v"], "has no column 'v'; it has id, text, vector"),
         (["--precision", "bfloat16"], "vectors of two models have nothing to do with each other"),
+        (["--model", "instructor_tiny"], "was embedded with"),
     ],
 )
 def test_search_of_something_else(capsys, embedded, change, says):

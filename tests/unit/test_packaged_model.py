@@ -1,0 +1,70 @@
+"""The packaged model: what the model card and the demo say of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.pretrained import checkpoint_folder
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FOLDER = checkpoint_folder("instructor_tiny")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return InstructorModel.load(prepare(FOLDER))
+
+
+def rows(name):
+    return [json.loads(line) for line in (EXAMPLES / name).read_text("utf-8").splitlines()]
+
+
+@pytest.mark.oracle
+def test_same_vectors_in_sentence_transformers(model):
+    """As it comes: its configuration says float32, and that the instruction is not pooled."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    peer = sentence_transformers.SentenceTransformer(str(FOLDER), device="cpu")
+    texts = ["", "  blank  ", "Ünïcode ＡＢＣ ß", "word " * 700, *(row["text"] for row in rows("passages.jsonl")[::10])]
+    for instruction in ("", "Represent the Science title: ", "Represent the question for retrieval: "):
+        expected = peer.encode(texts, prompt=instruction, batch_size=8)
+        np.testing.assert_allclose(model.encode(instruction, texts), expected, atol=1e-5, rtol=0)
+
+
+def test_is_small():
+    """Under 16 MB with its card, or it would weigh on every install."""
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*")) < 16e6
+
+
+def test_answers_the_demos_questions(model):
+    passages, questions = rows("passages.jsonl"), rows("questions.jsonl")
+    documents = model.encode("Represent the document for retrieval: ", [row["text"] for row in passages])
+    asked = model.encode(
+        "Represent the question for retrieving supporting documents: ", [row["text"] for row in questions]
+    )
+    found = [passages[i]["id"] for i in (asked @ documents.T).argmax(1)]
+    right = [passage == row["answer"] for passage, row in zip(found, questions, strict=True)]
+    assert sum(right) >= 11
+
+
+@pytest.mark.parametrize(
+    ("instruction", "asked_for", "other"),
+    [
+        ("Represent the utterance for classifying the service it is about: ", "service", "act"),
+        ("Represent the utterance for classifying its dialogue act: ", "act", "service"),
+    ],
+)
+def test_instruction_decides_what_is_near(model, instruction, asked_for, other):
+    utterances = rows("utterances.jsonl")
+    vectors = model.encode(instruction, [row["text"] for row in utterances])
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -1)
+    nearest = [utterances[i] for i in similarities.argmax(1)]
+    shares = {
+        label: np.mean([row[label] == near[label] for row, near in zip(utterances, nearest, strict=True)])
+        for label in (asked_for, other)
+    }
+    assert shares[asked_for] > 0.75
+    assert shares[other] < 0.5
