@@ -1,0 +1,48 @@
+"""A file stream through the stage to Parquet, on every kind of session; killed streams are in test_faults.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spark_instructor import InstructorEmbeddings
+from spark_instructor.encoder import InstructorModel, prepare
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def run(spark, tiny, tmp_path):
+    """Embed what has come to tmp_path/texts since the last run, and return all rows that there are then."""
+    stage = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector")
+
+    def run():
+        texts = spark.readStream.schema("id int, text string").option("maxFilesPerTrigger", 1)
+        writer = stage.transform(texts.json(f"{tmp_path}/texts")).writeStream.format("parquet")
+        writer = writer.option("checkpointLocation", f"{tmp_path}/checkpoint").option("path", f"{tmp_path}/embedded")
+        query = writer.trigger(availableNow=True).start()
+        assert query.awaitTermination(120)
+        return spark.read.parquet(f"{tmp_path}/embedded").orderBy("id").collect()
+
+    return run
+
+
+def test_every_row_once(run, tiny, tmp_path):
+    def arrive(number, texts):
+        rows = "\n".join(json.dumps({"id": i, "text": text}) for i, text in texts.items())
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / f"{number}.json").write_text(rows)
+
+    texts = {0: "one", 1: None, 2: "", 3: "two", 4: "one", 5: "three"}
+    arrive(1, {i: texts[i] for i in (0, 1, 2)})
+    arrive(2, {i: texts[i] for i in (3, 4)})
+    assert [row.id for row in run()] == [0, 1, 2, 3, 4]
+    arrive(3, {5: texts[5]})
+    found = run()
+    assert {row.id: row.text for row in found} == texts and len(found) == len(texts)
+    wanted = InstructorModel.load(prepare(tiny)).encode("", [text or "" for text in texts.values()])
+    for row, vector in zip(found, wanted, strict=True):
+        if row.text is None:
+            assert row.vector is None
+        else:
+            np.testing.assert_allclose(row.vector, vector, atol=TOLERANCE, rtol=0)
