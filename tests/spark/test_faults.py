@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def kill_all(job):
 
 
 def kill(process):
-    if process.is_running():
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGKILL)
 
 
