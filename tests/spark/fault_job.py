@@ -31,7 +31,7 @@ def stream(spark, stage, folder):
 
 def update(spark, stage, folder):
     texts = spark.read.schema(SCHEMA).json(f"{folder}/texts")
-    changes = embed_changes(texts, f"{folder}/embedded", "id", stage, parts=4)
+    changes = embed_changes(texts, f"{folder}/embedded", "id", stage, parts=3)
     (folder / "changes.json").write_text(json.dumps(vars(changes)))
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.one_kind  # sessions of its own, all but the last
 
 TOLERANCE = 1e-5
 JOB = Path(__file__).parent / "fault_job.py"
-ROWS = 600
+ROWS = 400
 WORDS = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "on", "by", "an"]
 
 

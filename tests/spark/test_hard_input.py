@@ -73,12 +73,14 @@ def test_lone_surrogates(spark, stage, model):
     assert_each(model, [row.text], [row.vector])
 
 
+@pytest.mark.one_kind
 def test_bytes_that_are_no_text(spark, stage):
     """Spark lets a binary be cast to a string, whatever it holds; nothing is embedded in its place."""
     with pytest.raises(Exception, match=r"(?i)utf-8|Wrapping"):
         stage.transform(spark.sql("SELECT CAST(X'61FF62' AS STRING) AS text")).collect()
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize("long_text", ["truncate", "average"])
 def test_ten_megabytes(spark, stage, model, long_text):
     """Made by Spark, so that they need not travel; a text's neighbours do not suffer."""
@@ -93,6 +95,7 @@ def test_ten_megabytes(spark, stage, model, long_text):
     np.testing.assert_allclose([row.vector for row in found], wanted, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.one_kind
 def test_a_hundred_thousand_elements(spark, stage, model):
     texts = spark.sql("SELECT transform(sequence(1, 100000), i -> concat('text ', i % 50)) AS text")
     (row,) = stage.transform(texts).collect()
@@ -103,6 +106,7 @@ def test_a_hundred_thousand_elements(spark, stage, model):
     np.testing.assert_allclose(found, wanted[[(i + 1) % 50 for i in some]], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.one_kind
 def test_a_row_of_ten_thousand_sentences(spark, stage, model):
     """As annotations, one row beside small ones."""
     rows = [(0, "one"), (1, "\n".join(f"sentence {i % 40}" for i in range(10_000))), (2, "two")]
@@ -127,6 +131,7 @@ def test_column_names(spark, stage, model, name):
     assert_each(model, ["one", None], [row[2] for row in embedded.collect()])
 
 
+@pytest.mark.one_kind
 def test_no_rows(spark, stage):
     nothing = spark.createDataFrame([], "text string")
     assert stage.transform(nothing).collect() == []
@@ -139,6 +144,7 @@ def test_empty_partitions(spark, stage, model):
     assert_each(model, [row.text for row in found], [row.vector for row in found])
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize("type_", [StringType(), ArrayType(StringType())], ids=str)
 def test_all_null(spark, stage, type_):
     schema = StructType([StructField("id", IntegerType()), StructField("text", type_)])
@@ -146,6 +152,7 @@ def test_all_null(spark, stage, type_):
     assert [row.vector for row in stage.transform(texts).collect()] == [None] * 7
 
 
+@pytest.mark.one_kind
 def test_a_column_that_nothing_but_null_is_in(spark, stage):
     """Spark's own type for it is void, which is no string: it is said so."""
     with pytest.raises(ValueError, match="column 'text' is void, expected string"):
@@ -155,6 +162,7 @@ def test_a_column_that_nothing_but_null_is_in(spark, stage):
 TEXT = st.none() | st.sampled_from(["", "a", "same", "the same"]) | st.text(st.characters(codec="utf-8"), max_size=20)
 
 
+@pytest.mark.one_kind
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(TEXT, st.none() | st.lists(TEXT, max_size=4)), max_size=12),

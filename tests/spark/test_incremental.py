@@ -13,7 +13,7 @@ from spark_instructor.incremental import FINGERPRINT, PART, Changes, embed_chang
 
 TOLERANCE = 1e-5
 INSTRUCTION = "Represent: "
-PARTS = 3
+PARTS = 2
 
 
 @pytest.fixture
@@ -92,21 +92,16 @@ def test_changed_texts_take_the_place_of_the_old(spark, update, target, model):
 
 
 @pytest.mark.one_kind
-@pytest.mark.parametrize(
-    ("changes", "again"),
-    [
-        ({"instruction": "Another: "}, True),
-        ({"precision": "bfloat16"}, True),
-        ({"maxSentenceLength": 6}, True),
-        ({"longText": "average"}, True),
-        ({"batchSize": 2}, False),
-        ({"device": "cpu"}, False),
-    ],
-    ids=str,
-)
-def test_settings(update, changes, again):
-    update(texts_of(range(6)))
-    assert update(texts_of(range(6)), **changes) == (Changes(changed=6) if again else Changes(unchanged=6))
+def test_settings(update):
+    """One after the other: those that decide the vectors, and those that do not."""
+    texts, settings = texts_of(range(3)), {}
+    update(texts)
+    for changes in ({"instruction": "Another: "}, {"precision": "bfloat16"}, {"maxSentenceLength": 6}):
+        settings |= changes
+        assert update(texts, **settings) == Changes(changed=3), changes
+    for changes in ({"batchSize": 2}, {"device": "cpu"}):
+        assert update(texts, **settings, **changes) == Changes(unchanged=3), changes
+    assert update(texts, **settings, longText="average") == Changes(changed=3)
 
 
 @pytest.mark.one_kind
