@@ -96,7 +96,7 @@ def test_settings(update):
     """One after the other: those that decide the vectors, and those that do not."""
     texts, settings = texts_of(range(3)), {}
     update(texts)
-    for changes in ({"instruction": "Another: "}, {"precision": "bfloat16"}, {"maxSentenceLength": 6}):
+    for changes in ({"instruction": "Another: "}, {"precision": "bfloat16"}, {"maxSentenceLength": 12}):
         settings |= changes
         assert update(texts, **settings) == Changes(changed=3), changes
     for changes in ({"batchSize": 2}, {"device": "cpu"}):
