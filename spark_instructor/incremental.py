@@ -22,6 +22,11 @@ FINGERPRINT = "fingerprint"
 PART = "part"
 """The target's column of partitions: the key's hash, modulo their number."""
 
+# An overwrite replaces the parts that it has rows of. An append commits each task alone, for version 1 leaves what a
+# killed job's tasks had finished where the next job takes it for its own, and rows come twice. Version 2 is unsafe for
+# writers that name a second attempt's files otherwise than the first's; Spark names them alike.
+_COMMIT = {"partitionOverwriteMode": "dynamic", "mapreduce.fileoutputcommitter.algorithm.version": "2"}
+
 _KIND, _WAS, _OLD_PART = "__kind", "__was", "__old_part"
 _ROWS_A_TASK = 2000  # some megabytes of vectors a file
 _LEAST_TASKS = 16  # so that few rows too use the cluster, and a progress bar moves
@@ -63,12 +68,12 @@ def embed_changes(
     if before is not None:
         parts = before.schema[FINGERPRINT].metadata["parts"]
     wanted = _fingerprinted(source, stage, keys, parts)
-    if before is not None:
+    if before is None:
+        before = _embedded(wanted.where(F.lit(False)), stage)
+    else:
         _check_columns(before, _embedded(wanted, stage), target)
     _check_keys(source, keys)
 
-    if before is None:
-        before = _embedded(wanted.where(F.lit(False)), stage)
     counts = _counts(_compared(wanted, before, keys), stage, target)
     for part, found in sorted(counts.items()):
         rows = found["new"] + found["changed"]
@@ -81,8 +86,8 @@ def embed_changes(
         if found["changed"]:
             changed = compared.where(F.col(_KIND) == "changed").select(*_aliases(keys).values())
             result = result.unionByName(old.join(changed, _same_key(keys), "left_anti"))
-        writer = result.write.mode("overwrite" if found["changed"] else "append")
-        writer.option("partitionOverwriteMode", "dynamic").partitionBy(PART).parquet(target)
+        writer = result.write.mode("overwrite" if found["changed"] else "append").options(**_COMMIT)
+        writer.partitionBy(PART).parquet(target)
     return Changes(**sum(counts.values(), Counter[str]()))
 
 
