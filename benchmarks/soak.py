@@ -21,6 +21,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_instructor import InstructorEmbeddings
+from spark_instructor.prepared import WEIGHTS
 
 TEXT = "what makes the price of bread rise when rain falls in spring and who pays for it then"
 WORDS_A_TEXT = 8
@@ -101,7 +102,7 @@ class _Memory(threading.Thread):
         while not self._done.wait(SECONDS_BETWEEN_LOOKS):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if "model.safetensors" in Path(f"/proc/{process.pid}/maps").read_text():
+                    if WEIGHTS in Path(f"/proc/{process.pid}/maps").read_text():
                         self._workers.setdefault(process.pid, []).append(_own_memory(process.pid))
                 except (OSError, psutil.Error):  # it has ended
                     continue

@@ -91,13 +91,7 @@ def embed_passages(spark: SparkSession, model: str, output: str) -> None:
 def answer_questions(spark: SparkSession, model: str, output: str) -> None:
     """Embed the questions, as questions, and print the passage nearest to each."""
     questions = spark.read.schema("id string, text string, answer string").json(str(HERE / "questions.jsonl"))
-    asked = (
-        InstructorEmbeddings.pretrained(model, "en")
-        .setInstruction(QUESTION_INSTRUCTION)
-        .setInputCols("text")
-        .setOutputCol("vector")
-        .transform(questions)
-    )
+    asked = embed(questions, model, QUESTION_INSTRUCTION)
     passages = spark.read.parquet(output).select(
         F.col("id").alias("passage"), F.col("text").alias("passage_text"), F.col("instructor")[0].embeddings.alias("v")
     )
@@ -112,6 +106,17 @@ def answer_questions(spark: SparkSession, model: str, output: str) -> None:
     print(
         f"\nThe right passage came first for {found[1]}, and among the first three for {found[3]}, of "
         f"{len(questions_asked)} questions."
+    )
+
+
+def embed(texts: DataFrame, model: str, instruction: str) -> DataFrame:
+    """The texts with their vectors, as plain arrays of floats."""
+    return (
+        InstructorEmbeddings.pretrained(model, "en")
+        .setInstruction(instruction)
+        .setInputCols("text")
+        .setOutputCol("vector")
+        .transform(texts)
     )
 
 
@@ -130,14 +135,7 @@ def change_instructions(spark: SparkSession, model: str) -> None:
     utterances = spark.read.schema("text string, service string, act string").json(str(HERE / "utterances.jsonl"))
     print("\nThe same sentences under two instructions:")
     for label, instruction in UTTERANCE_INSTRUCTIONS.items():
-        embedded = (
-            InstructorEmbeddings.pretrained(model, "en")
-            .setInstruction(instruction)
-            .setInputCols("text")
-            .setOutputCol("vector")
-            .transform(utterances)
-        )
-        rows = embedded.collect()
+        rows = embed(utterances, model, instruction).collect()
         vectors = np.array([row.vector for row in rows])
         similarities = vectors @ vectors.T
         np.fill_diagonal(similarities, -1)  # nobody is their own neighbour

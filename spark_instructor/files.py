@@ -1,4 +1,4 @@
-"""Reading small files that came from elsewhere: whole and of the expected kind, or refused by name."""
+"""Paths that people give, and small files that came from elsewhere: read whole and of the expected kind, or refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from reprlib import repr as shown
 from typing import Any, TypeVar
 
-__all__ = ["JsonObject", "is_file", "is_name", "read_bytes", "read_json", "reading", "shown"]
+__all__ = ["JsonObject", "expand_user", "is_file", "is_name", "read_bytes", "read_json", "reading", "shown"]
 
 _MOST_BYTES = 1 << 26  # the largest T5 tokenizer known, mT5's, has a quarter of that
 _MOST = 2**31 - 1  # no width, count or length of a model comes near
@@ -47,6 +47,11 @@ class JsonObject:
     def flags(self, prefix: str) -> dict[str, bool]:
         """All keys with this prefix and their values, which must be true or false."""
         return {key: bool(self.get(key, bool, False)) for key in self._content if key.startswith(prefix)}
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """The path, a leading ``~`` or ``~user`` replaced by the home; an unknown user's stays, as a folder's name."""
+    return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown user
 
 
 def is_name(text: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from .files import expand_user
 
 _PACKAGED = Path(__file__).parent / "models"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -81,8 +82,7 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
 
 def local_path(path: str) -> Path:
     """A path given as such, as a ``file:`` URI, or as a Volume's ``dbfs:`` URI."""
-    # Unlike Path.expanduser, this leaves the name of an unknown user as it is, and the error is a missing folder's.
-    return Path(os.path.expanduser(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path)))
+    return expand_user(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path))
 
 
 @cache  # one session keeps to one revision, and asks the hub once

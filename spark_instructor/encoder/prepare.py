@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..files import expand_user
 from ..prepared import (
     FORMAT_VERSION,
     PRECISIONS,
@@ -50,7 +51,7 @@ def prepare(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    folder = _absolute(checkpoint)
+    folder = expand_user(checkpoint).absolute()
     source = read_prepared(folder) if is_prepared(folder) else Checkpoint(folder)
     if isinstance(source, PreparedModel):
         if source.precision == precision and into is None:
@@ -66,7 +67,7 @@ def prepare(
     else:
         name, content = checkpoint_name(folder), _content_hash(source.content_hash(), precision)
 
-    final = cache_dir() / prepared_key(name, precision, content) if into is None else _absolute(into)
+    final = cache_dir() / prepared_key(name, precision, content) if into is None else expand_user(into).absolute()
     if _is_there(final, content):
         return final
     with publish_folder(final) as new:
@@ -90,11 +91,6 @@ def checkpoint_name(folder: Path) -> str:
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         name = folder.parent.parent.name.rsplit("--", 1)[-1]
     return file_name(name)
-
-
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    # Unlike Path.expanduser, this leaves the name of an unknown user as it is, and the error is a missing folder's.
-    return Path(os.path.expanduser(path)).absolute()
 
 
 def _content_hash(source_hash: str, precision: str) -> str:

@@ -33,6 +33,14 @@ def spark(session_kind, master, own_cache):
     session.stop()
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tiny, own_cache):
+    """The golden checkpoint in the encoder, to tell what its vectors are."""
+    from spark_instructor.encoder import InstructorModel, prepare
+
+    return InstructorModel.load(prepare(tiny))
+
+
 def pytest_collection_modifyitems(config, items):
     """Mark what lies here, and leave out what takes minutes, and what one kind of session has proved for all."""
     unwanted = [] if config.getoption("--soak") else ["soak"]

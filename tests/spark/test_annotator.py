@@ -33,14 +33,9 @@ ANNOTATION_JSON = json.loads("""
 
 
 @pytest.fixture(scope="module")
-def model(tiny):
-    return InstructorModel.load(prepare(tiny))
-
-
-@pytest.fixture(scope="module")
-def vector(model):
+def vector(tiny_model):
     """One text's vector, embedded alone."""
-    return lambda text, instruction="": model.encode(instruction, [text])[0]
+    return lambda text, instruction="": tiny_model.encode(instruction, [text])[0]
 
 
 def assert_vector(found, wanted):
@@ -185,12 +180,12 @@ def test_nothing_to_embed(spark, tiny, rows):
     assert [tuple(row) for row in found] == rows
 
 
-def test_annotations_keep_what_they_came_with(spark, tiny, model):
+def test_annotations_keep_what_they_came_with(spark, tiny, tiny_model):
     several = [annotation("a b", 3, 5, {"tokens": "99", "truncated": "true", "mine": None}), annotation("c", 7, 7, {})]
     bare = [("document", 0, 0, "d", None, None)]
     documents = spark.createDataFrame([(several,), (bare,)], StructType([StructField("documents", ANNOTATIONS)]))
     found = embedder(tiny, "documents").transform(documents).select(F.explode("vector").alias("one")).collect()
-    tokens = {text: str(model.encode_counted("", [text]).tokens[0]) for text in ("a b", "c", "d")}
+    tokens = {text: str(tiny_model.encode_counted("", [text]).tokens[0]) for text in ("a b", "c", "d")}
     assert {(row.one.result, row.one.begin, row.one.end) for row in found} == {("a b", 3, 5), ("c", 7, 7), ("d", 0, 0)}
     assert {row.one.result: row.one.metadata for row in found} == {
         "a b": {"mine": None, "tokens": tokens["a b"]},
@@ -210,7 +205,7 @@ def test_nullable_annotations_without_metadata(spark, tiny, vector, tmp_path):
     documents.write.parquet(stored)
     embedded = embedder(tiny, "documents").transform(spark.read.parquet(stored))
     assert embedded.schema["vector"].dataType == ANNOTATIONS
-    (found,) = embedded.first().vector
+    ((found,),) = [row.vector for row in embedded.collect()]
     assert (found.begin, found.end) == (0, 8)
     assert_vector(found.embeddings, vector("some text"))
 
@@ -224,7 +219,8 @@ def test_column_names(spark, tiny, vector, name):
     )
     embedded = embedder(tiny, name, output).setInstructionCol(instruction).transform(texts)
     assert embedded.columns == [name, instruction, output]
-    assert_vector(embedded.first()[output], vector("a text", "Represent: "))
+    (row,) = embedded.collect()
+    assert_vector(row[output], vector("a text", "Represent: "))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +253,8 @@ def test_param_map(spark, tiny, vector):
     stage = embedder(tiny, "text", "a")
     transformed = stage.transform(texts, {stage.instruction: "Represent: ", stage.outputCol: "b"})
     assert transformed.columns == ["text", "b"]
-    assert_vector(transformed.first().b, vector("a text", "Represent: "))
+    (row,) = transformed.collect()
+    assert_vector(row.b, vector("a text", "Represent: "))
 
 
 def test_copy_keeps_the_model_and_prepares_once(spark, tiny, monkeypatch):

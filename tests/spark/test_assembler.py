@@ -206,7 +206,7 @@ def test_names_with_dots_and_spaces(two_rows):
     stage = DocumentAssembler(inputCol="my.text", outputCol="the doc.s", idCol="row id", metadataCol="meta`data")
     assembled = stage.transform(renamed)
     assert assembled.schema["the doc.s"].metadata == {"annotatorType": "document"}
-    assert assembled.select("`the doc.s`.metadata").first()[0] == [{"lang": "en", "sentence": "0", "id": "1"}]
+    assert assembled.select("`the doc.s`.metadata").collect()[0][0] == [{"lang": "en", "sentence": "0", "id": "1"}]
 
 
 def test_plan_has_no_udf(two_rows, capsys):

@@ -6,11 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StringType, StructField, StructType
+from vectors import TOLERANCE, assert_embedded
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
-from spark_instructor.encoder import InstructorModel, prepare
 
-TOLERANCE = 1e-5
 INSTRUCTION = "Represent: "
 MEGABYTES = 10_000_000
 
@@ -34,35 +33,24 @@ HARD = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tiny):
-    return InstructorModel.load(prepare(tiny))
-
-
 @pytest.fixture
 def stage(tiny):
     return InstructorEmbeddings(model=str(tiny), instruction=INSTRUCTION, inputCols="text", outputCol="vector")
 
 
 def assert_each(model, texts, vectors):
-    assert len(texts) == len(vectors)
-    wanted = model.encode(INSTRUCTION, [text or "" for text in texts])
-    for text, vector, one in zip(texts, vectors, wanted, strict=True):
-        if text is None:
-            assert vector is None
-        else:
-            np.testing.assert_allclose(vector, one, atol=TOLERANCE, rtol=0, err_msg=ascii(text[:40]))
+    assert_embedded(texts, vectors, model.encode(INSTRUCTION, [text or "" for text in texts]))
 
 
 @pytest.mark.parametrize("partitions", [1, 5])
-def test_hard_texts(spark, stage, model, partitions):
+def test_hard_texts(spark, stage, tiny_model, partitions):
     rows = spark.createDataFrame(list(enumerate(HARD.values())), "id int, text string").repartition(partitions)
     found = sorted(stage.transform(rows).collect(), key=lambda row: row.id)
     assert [row.text for row in found] == list(HARD.values())
-    assert_each(model, list(HARD.values()), [row.vector for row in found])
+    assert_each(tiny_model, list(HARD.values()), [row.vector for row in found])
 
 
-def test_lone_surrogates(spark, stage, model):
+def test_lone_surrogates(spark, stage, tiny_model):
     """UTF-8 cannot hold them; what Spark makes of one is embedded."""
     try:
         texts = spark.createDataFrame([("a\ud800b",)], "text string")
@@ -70,7 +58,7 @@ def test_lone_surrogates(spark, stage, model):
         pytest.skip("pyspark refuses them on Spark Connect")
     (row,) = stage.transform(texts).collect()
     assert row.text == "a\ufffdb"
-    assert_each(model, [row.text], [row.vector])
+    assert_each(tiny_model, [row.text], [row.vector])
 
 
 @pytest.mark.one_kind
@@ -82,7 +70,7 @@ def test_bytes_that_are_no_text(spark, stage):
 
 @pytest.mark.one_kind
 @pytest.mark.parametrize("long_text", ["truncate", "average"])
-def test_ten_megabytes(spark, stage, model, long_text):
+def test_ten_megabytes(spark, stage, tiny_model, long_text):
     """Made by Spark, so that they need not travel; a text's neighbours do not suffer."""
     texts = spark.sql(
         f"SELECT 0 AS id, repeat('the cat sat on a mat ', {MEGABYTES // 21}) AS text UNION ALL "
@@ -91,23 +79,23 @@ def test_ten_megabytes(spark, stage, model, long_text):
     )
     found = stage.setLongText(long_text).transform(texts.coalesce(1)).select("id", "vector").orderBy("id").collect()
     alike = ["the cat sat on a mat " * 20_000, "", "a" * 300_000, "short"]
-    wanted = model.encode(INSTRUCTION, alike, long_text=long_text)
+    wanted = tiny_model.encode(INSTRUCTION, alike, long_text=long_text)
     np.testing.assert_allclose([row.vector for row in found], wanted, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.one_kind
-def test_a_hundred_thousand_elements(spark, stage, model):
+def test_a_hundred_thousand_elements(spark, stage, tiny_model):
     texts = spark.sql("SELECT transform(sequence(1, 100000), i -> concat('text ', i % 50)) AS text")
     (row,) = stage.transform(texts).collect()
     assert len(row.vector) == 100_000
-    wanted = model.encode(INSTRUCTION, [f"text {i}" for i in range(50)])
+    wanted = tiny_model.encode(INSTRUCTION, [f"text {i}" for i in range(50)])
     some = range(0, 100_000, 997)
     found = np.array([row.vector[i] for i in some])
     np.testing.assert_allclose(found, wanted[[(i + 1) % 50 for i in some]], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.one_kind
-def test_a_row_of_ten_thousand_sentences(spark, stage, model):
+def test_a_row_of_ten_thousand_sentences(spark, stage, tiny_model):
     """As annotations, one row beside small ones."""
     rows = [(0, "one"), (1, "\n".join(f"sentence {i % 40}" for i in range(10_000))), (2, "two")]
     lines = spark.createDataFrame(rows, "id int, text string").select("id", F.split("text", "\n").alias("lines"))
@@ -117,18 +105,18 @@ def test_a_row_of_ten_thousand_sentences(spark, stage, model):
     for row in found:
         texts = [one.result for one in row.vector[:80]]
         assert texts == row.lines[:80]
-        assert_each(model, texts, [one.embeddings for one in row.vector[:80]])
+        assert_each(tiny_model, texts, [one.embeddings for one in row.vector[:80]])
 
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "a`b", "a.b.c d", "`", "ä€漢", "text.vector", "SELECT", "_1", " "])
-def test_column_names(spark, stage, model, name):
+def test_column_names(spark, stage, tiny_model, name):
     schema = StructType(
         [StructField(name, StringType()), StructField("a", StructType([StructField("b", StringType())]))]
     )
     texts = spark.createDataFrame([("one", ("x",)), (None, None)], schema)
     embedded = stage.setInputCols(name).setOutputCol(f"{name}.out").transform(texts)
     assert embedded.columns == [name, "a", f"{name}.out"]
-    assert_each(model, ["one", None], [row[2] for row in embedded.collect()])
+    assert_each(tiny_model, ["one", None], [row[2] for row in embedded.collect()])
 
 
 @pytest.mark.one_kind
@@ -138,10 +126,10 @@ def test_no_rows(spark, stage):
     assert stage.transform(nothing.repartition(3)).toPandas().shape == (0, 2)
 
 
-def test_empty_partitions(spark, stage, model):
+def test_empty_partitions(spark, stage, tiny_model):
     texts = spark.createDataFrame([("one",), ("two",)], "text string").repartition(9)
     found = stage.transform(texts).collect()
-    assert_each(model, [row.text for row in found], [row.vector for row in found])
+    assert_each(tiny_model, [row.text for row in found], [row.vector for row in found])
 
 
 @pytest.mark.one_kind
@@ -169,7 +157,7 @@ TEXT = st.none() | st.sampled_from(["", "a", "same", "the same"]) | st.text(st.c
     partitions=st.integers(1, 4),
     batch_size=st.integers(1, 40),
 )
-def test_any_frame(spark, stage, model, rows, partitions, batch_size):
+def test_any_frame(spark, stage, tiny_model, rows, partitions, batch_size):
     """Order and length kept, nulls where nulls were, each text with its own vector."""
     schema = "id int, text string, texts array<string>"
     frame = spark.createDataFrame([(i, *row) for i, row in enumerate(rows)], schema).repartition(partitions, "id")
@@ -177,12 +165,12 @@ def test_any_frame(spark, stage, model, rows, partitions, batch_size):
     both.clear(both.outputCol)
     found = sorted(both.transform(frame).collect(), key=lambda row: row.id)
     assert [(row.text, row.texts) for row in found] == rows
-    assert_each(model, [text for text, _ in rows], [row.v for row in found])
+    assert_each(tiny_model, [text for text, _ in rows], [row.v for row in found])
     for (_, texts), row in zip(rows, found, strict=True):
         if texts is None:
             assert row.vs is None
         else:
-            assert_each(model, texts, row.vs)
+            assert_each(tiny_model, texts, row.vs)
     of_text = {}
     for row in found:
         assert of_text.setdefault(row.text, row.v) == pytest.approx(row.v, abs=TOLERANCE)

@@ -213,6 +213,6 @@ def test_bfloat16_cannot_be_widened(spark, tiny, path):
     loaded = InstructorEmbeddings.load(path)
     data = spark.createDataFrame([("some text",)], "text string")
     assert loaded.getPrecision() == "bfloat16"
-    assert loaded.transform(data).select(F.size("vector").alias("n")).first().n == 64
+    assert loaded.transform(data).select(F.size("vector").alias("n")).collect()[0].n == 64
     with pytest.raises(ValueError, match=r"'tiny' .* was prepared in bfloat16, and float32 cannot be won back"):
         loaded.setPrecision("float32").transform(data)

@@ -2,13 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
+from vectors import assert_embedded
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.encoder import InstructorModel, prepare
-
-TOLERANCE = 1e-5
 
 
 @pytest.fixture
@@ -27,7 +24,7 @@ def run(spark, tiny, tmp_path):
     return run
 
 
-def test_every_row_once(run, tiny, tmp_path):
+def test_every_row_once(run, tiny_model, tmp_path):
     def arrive(number, texts):
         rows = "\n".join(json.dumps({"id": i, "text": text}) for i, text in texts.items())
         (tmp_path / "texts").mkdir(exist_ok=True)
@@ -40,9 +37,5 @@ def test_every_row_once(run, tiny, tmp_path):
     arrive(3, {5: texts[5]})
     found = run()
     assert {row.id: row.text for row in found} == texts and len(found) == len(texts)
-    wanted = InstructorModel.load(prepare(tiny)).encode("", [text or "" for text in texts.values()])
-    for row, vector in zip(found, wanted, strict=True):
-        if row.text is None:
-            assert row.vector is None
-        else:
-            np.testing.assert_allclose(row.vector, vector, atol=TOLERANCE, rtol=0)
+    wanted = tiny_model.encode("", [text or "" for text in texts.values()])
+    assert_embedded(texts.values(), [row.vector for row in found], wanted)
