@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sessions test-spark35 test-spark40 soak lint format clean python java
+.PHONY: help demo test test-connect test-clusters test-spark35 test-spark40 soak lint format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,10 +15,14 @@ demo: java .venv/ready ## embed the passages of examples/ and answer questions; 
 test: java .venv/ready ## run the tests; ARGS="-k name" picks some
 	$(BIN)/python -m pytest $(ARGS)
 
-SESSIONS := connect:local[2] connect:local-cluster[2,1,1024] local-cluster[2,1,1024] standalone[1] standalone[2]
+test-connect: SESSIONS := 'connect:local[2]' 'connect:local-cluster[2,1,1024]'
+test-connect: ## run the Spark tests through Spark Connect
 
-test-sessions: java .venv/ready ## run the Spark tests on clusters and Spark Connect; SESSIONS="standalone[2]" picks some
-	@set -e; for kind in $(foreach kind,$(SESSIONS),'$(kind)'); do \
+test-clusters: SESSIONS := 'local-cluster[2,1,1024]' 'standalone[1]' 'standalone[2]'
+test-clusters: ## run the Spark tests on clusters
+
+test-connect test-clusters: java .venv/ready
+	@set -e; for kind in $(SESSIONS); do \
 		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --session "$$kind" $(ARGS); \
 	done
 

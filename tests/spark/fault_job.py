@@ -1,9 +1,9 @@
 """A job that something befalls; test_faults.py runs it, kills what it kills, and reads what is left.
 
-Usage: fault_job.py KIND MASTER CHECKPOINT FOLDER [SETTING=VALUE ...]
+Usage: fault_job.py KIND MASTER CHECKPOINT FOLDER
 
 The texts are in FOLDER/texts and go to FOLDER/embedded, by KIND: "write", "stream" (one file a batch, with a
-checkpoint) or "update" (embed_changes); "save" saves the stage in FOLDER/saved. The settings are Spark's.
+checkpoint) or "update" (embed_changes); "save" saves the stage in FOLDER/saved.
 """
 
 import json
@@ -39,11 +39,8 @@ def save(spark, stage, folder):
     stage.write().overwrite().save(f"{folder}/saved")
 
 
-def main(kind, master, checkpoint, folder, *settings):
-    builder = SparkSession.builder.master(master)
-    for setting in settings:
-        builder = builder.config(*setting.split("=", 1))
-    spark = builder.getOrCreate()
+def main(kind, master, checkpoint, folder):
+    spark = SparkSession.builder.master(master).getOrCreate()
     stage = InstructorEmbeddings(model=checkpoint, inputCols="text", outputCol="vector", batchSize=8)
     {"write": write, "stream": stream, "update": update, "save": save}[kind](spark, stage, folder)
     print("done", flush=True)
@@ -51,4 +48,4 @@ def main(kind, master, checkpoint, folder, *settings):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], Path(sys.argv[4]), *sys.argv[5:])
+    main(*sys.argv[1:4], Path(sys.argv[4]))
