@@ -20,6 +20,14 @@ REQUIRES = [
     "tqdm>=4.60",
 ]
 
+TEST = [
+    "hypothesis",
+    "psutil",
+    "pymilvus.model",  # whose interface InstructorEmbeddingFunction has
+    "pytest>=8",
+    "pytest-timeout",
+]
+
 EXTRAS = {
     "spark": ["pyspark[connect]>=3.5"],
     "hub": ["huggingface_hub>=0.23", "protobuf", "sentencepiece"],
@@ -33,8 +41,9 @@ EXTRAS = {
         "openvino>=2025.1",
         "sentence-transformers>=6",
     ],
+    "test": TEST,
     "dev": [
-        "hypothesis",
+        *TEST,
         "import-linter>=2.1",
         "ipykernel",  # this one, matplotlib, nbclient and nbformat run the notebooks
         "matplotlib",
@@ -46,12 +55,8 @@ EXTRAS = {
         "nbformat",
         "pandas-stubs",
         "pre-commit",
-        "psutil",
-        "pymilvus.model",  # whose interface InstructorEmbeddingFunction has
-        "pytest>=8",
-        "pytest-timeout",
         "ruff",
-        "sentence-transformers>=5",  # the tests compare our vectors with its
+        "sentence-transformers>=5",  # whose vectors the tests compare with ours
     ],
 }
 

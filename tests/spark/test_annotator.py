@@ -194,6 +194,7 @@ def test_annotations_keep_what_they_came_with(spark, tiny, tiny_model):
     }
 
 
+@pytest.mark.one_kind
 def test_nullable_annotations_without_metadata(spark, tiny, vector, tmp_path):
     """What other writers make of the type: all nullable, no column metadata; here begin and end are null too."""
     type_ = (
@@ -210,6 +211,7 @@ def test_nullable_annotations_without_metadata(spark, tiny, vector, tmp_path):
     assert_vector(found.embeddings, vector("some text"))
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize("name", ["my.text", "my text", "my`text", "text[0]", "té"])
 def test_column_names(spark, tiny, vector, name):
     output, instruction = f"{name}.out", f"{name}.instruction"
@@ -223,6 +225,7 @@ def test_column_names(spark, tiny, vector, name):
     assert_vector(row[output], vector("a text", "Represent: "))
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("params", "precision", "settings"),
     [
@@ -248,6 +251,7 @@ def test_settings(spark, tiny, params, precision, settings):
     np.testing.assert_allclose([found[text] for text in texts], wanted, atol=tolerance, rtol=0)
 
 
+@pytest.mark.one_kind
 def test_param_map(spark, tiny, vector):
     texts = spark.createDataFrame([("a text",)], "text string")
     stage = embedder(tiny, "text", "a")
@@ -257,6 +261,7 @@ def test_param_map(spark, tiny, vector):
     assert_vector(row.b, vector("a text", "Represent: "))
 
 
+@pytest.mark.one_kind
 def test_copy_keeps_the_model_and_prepares_once(spark, tiny, monkeypatch):
     calls = []
 

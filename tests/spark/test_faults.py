@@ -25,6 +25,8 @@ from spark_instructor.prepared import WEIGHTS
 pytestmark = pytest.mark.one_kind  # most have sessions of their own
 
 JOB = Path(__file__).parent / "fault_job.py"
+# What Spark says depends on whether the worker had anything left to read.
+WORKER_IS_GONE = re.compile("Python worker exited unexpectedly|EOFException|Connection reset")
 ROWS = 400
 WORDS = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "on", "by", "an"]
 
@@ -119,7 +121,7 @@ def test_a_python_worker_is_killed(folder, tiny, texts, wanted):
         kill(wait_for(lambda: embedding_workers(job), job, folder)[0])
         job.wait(timeout=240)
     assert "done" in log_of(folder), log_of(folder)
-    assert re.search("Python worker exited unexpectedly|EOFException|Connection reset", log_of(folder))
+    assert WORKER_IS_GONE.search(log_of(folder))
     assert_whole(folder, texts, wanted)
 
 
@@ -129,7 +131,7 @@ def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
         kill(wait_for(lambda: embedding_workers(job), job, folder)[0])
         job.wait(timeout=240)
     assert "done" not in log_of(folder)
-    assert "Python worker exited unexpectedly (crashed)" in log_of(folder)
+    assert WORKER_IS_GONE.search(log_of(folder)), log_of(folder)
     assert not (folder / "embedded" / "_SUCCESS").exists()
 
 
@@ -208,7 +210,7 @@ def busy_for_seconds(spark, tiny, texts):
 
 
 def test_a_worker_is_busy_for_longer_than_it_may_idle(busy_for_seconds, texts, wanted):
-    rows = busy_for_seconds.orderBy("id").collect()
+    rows = sorted(busy_for_seconds.collect())
     assert_embedded(texts.values(), [row.vector for row in rows], wanted)
 
 
@@ -216,7 +218,7 @@ def test_a_worker_is_busy_for_longer_than_it_may_idle(busy_for_seconds, texts, w
 def test_a_busy_worker_is_killed_as_idle(spark, busy_for_seconds):
     spark.conf.set("spark.sql.execution.pyspark.udf.killOnIdleTimeout", "true")
     try:
-        with pytest.raises(Exception, match=r"terminated due to idle timeout|Python worker exited unexpectedly"):
+        with pytest.raises(Exception, match=f"terminated due to idle timeout|{WORKER_IS_GONE.pattern}"):
             busy_for_seconds.collect()
     finally:
         spark.conf.unset("spark.sql.execution.pyspark.udf.killOnIdleTimeout")
@@ -230,7 +232,7 @@ def test_a_worker_that_idled_too_long(spark, tiny, texts, wanted):
     of_jobs = []
     for seconds in (0, 75):
         time.sleep(seconds)
-        rows = embedded.orderBy("id").collect()
+        rows = sorted(embedded.collect())
         assert_embedded([row.text for row in rows], [row.vector for row in rows], wanted[:20])
         of_jobs.append({one.pid for one in embedding_workers(psutil.Process())})
     assert len(of_jobs[0]) == 1 and not of_jobs[0] & of_jobs[1]

@@ -56,6 +56,7 @@ def test_sql(spark, texts, tiny, wanted):
         spark.sql("SELECT embed_text(text, text, text) FROM texts").collect()
 
 
+@pytest.mark.one_kind
 def test_settings_are_the_annotators(texts, tiny):
     with pytest.raises(TypeError, match="unexpected keyword argument 'max_length'"):
         instructor_embed("text", model=str(tiny), max_length=9)

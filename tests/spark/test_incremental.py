@@ -114,6 +114,7 @@ def test_an_instruction_for_each_row(spark, stage, target):
     assert embed_changes(asked, target, "id", stage) == Changes(changed=1, unchanged=1)
 
 
+@pytest.mark.one_kind
 def test_null_is_not_empty(spark, update, target, tiny_model):
     assert update({1: None, 2: "", 3: "text"}) == Changes(new=3)
     assert update({1: None, 2: "", 3: "text"}) == Changes(unchanged=3)
@@ -121,6 +122,7 @@ def test_null_is_not_empty(spark, update, target, tiny_model):
     assert_target(spark, target, tiny_model, {1: "", 2: None, 3: "text"})
 
 
+@pytest.mark.one_kind
 def test_keys_of_several_columns_with_dots_and_spaces(spark, stage, target):
     rows = [("a", 1, "one"), ("a", 2, "two"), ("b", 1, "three")]
     source = spark.createDataFrame(rows, "`doc.id` string, `page no` int, text string")

@@ -82,6 +82,7 @@ def test_round_trip(embedded, uri, collection):
             assert np.array(row["vector"], np.float32).tobytes() == np.array(same.vector, np.float32).tobytes()
 
 
+@pytest.mark.one_kind
 def test_the_collection_that_is_made(embedded, uri, collection):
     index = {"index_type": "HNSW", "metric_type": "IP"}
     write_to_milvus(embedded, uri, collection, "key", "vector", payload_cols=["number"], **index)
@@ -111,6 +112,7 @@ def test_embedded_and_written_in_one_job(stage, texts, uri, collection, tiny):
     assert [hit[0]["distance"] for hit in hits] == pytest.approx([1, 1], abs=1e-5)
 
 
+@pytest.mark.one_kind
 def test_doubles_are_rounded_not_reinterpreted(spark, uri, collection):
     df = vectors(spark, [(1, [0.1, 0.2, 0.3])], vector="array<double>")
     assert write_to_milvus(df, uri, collection, "id", "vector").written == 1
@@ -118,6 +120,7 @@ def test_doubles_are_rounded_not_reinterpreted(spark, uri, collection):
     assert row["vector"] == np.array([0.1, 0.2, 0.3], np.float32).tolist()
 
 
+@pytest.mark.one_kind
 def test_whole_numbers_beside_nulls_stay_whole(spark, uri, collection):
     rows = [(2**53 + 1, [1.0, 0.0], 2**53 + 1), (2, [0.0, 1.0], None)]
     df = spark.createDataFrame(rows, "id long, vector array<float>, count long")
@@ -195,6 +198,7 @@ def test_a_collection_that_does_not_fit(spark, tmp_path, columns, says):
         write_to_milvus(df, uri, "c", key, vector, payload_cols=payload)
 
 
+@pytest.mark.one_kind
 def test_a_collection_of_another_width(embedded, tmp_path):
     uri = str(tmp_path / "x.db")
     client = MilvusClient(uri)
@@ -204,6 +208,7 @@ def test_a_collection_of_another_width(embedded, tmp_path):
         write_to_milvus(embedded, uri, "c", "key", "vector")
 
 
+@pytest.mark.one_kind
 def test_into_pymilvus_own_collection(spark, tmp_path):
     """The one that `create_collection(name, dimension)` makes: it takes any payload as a dynamic field."""
     uri = str(tmp_path / "x.db")

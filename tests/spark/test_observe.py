@@ -48,12 +48,14 @@ def test_strings(stage, rows, tokens):
     assert found == {**counts, "truncated": 1, "distinct": 3}
 
 
+@pytest.mark.one_kind
 def test_several_columns(stage, rows, tokens):
     found = observed(stage.copy().setInputCols("text", "texts").setOutputCols("v", "vs"), rows)
     read = tokens("one text", "one text", LONG, "", "a", "a", LONG, "b", "a", "b")
     assert found == {"rows": 5, "nulls": 3, "texts": 10, "tokens": read, "truncated": 2, "distinct": 5}
 
 
+@pytest.mark.one_kind
 def test_annotations(stage, rows, tokens):
     documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(rows)
     found = observed(stage.copy().setInputCols("documents").setOutputCol("v"), documents)

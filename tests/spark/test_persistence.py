@@ -114,6 +114,7 @@ def test_elsewhere(spark, tmp_path):
         np.testing.assert_allclose(vectors, wanted, atol=TOLERANCE, rtol=0, err_msg=name)
 
 
+@pytest.mark.one_kind
 def test_version_1_still_loads(spark, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     wanted = json.loads((SAVED_V1 / "vectors.json").read_text())
@@ -187,6 +188,7 @@ def test_interrupted(spark, tiny, path):
         InstructorEmbeddings.load(path)
 
 
+@pytest.mark.one_kind
 def test_what_load_refuses(spark, tiny, path, tmp_path, monkeypatch):
     stage = embedder(tiny)
     stage.save(path)
@@ -208,6 +210,7 @@ def test_what_load_refuses(spark, tiny, path, tmp_path, monkeypatch):
         InstructorEmbeddings.load(path)
 
 
+@pytest.mark.one_kind
 def test_bfloat16_cannot_be_widened(spark, tiny, path):
     embedder(tiny).setPrecision("bfloat16").save(path)
     loaded = InstructorEmbeddings.load(path)

@@ -72,6 +72,7 @@ def noop(df):
     df.write.format("noop").mode("overwrite").save()
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("action", "rows", "observed"),
     [
