@@ -70,10 +70,10 @@ def main() -> None:
 
 
 def _text(number: Column) -> Column:
-    """Some words that depend on the number, and the number itself."""
+    """Some words and digits that depend on the number: the number's own are more tokens the larger it is."""
     words = F.split(F.lit(TEXT), " ")
     picked = [words[F.pmod(F.xxhash64(number, F.lit(i)), F.size(words)).cast("int")] for i in range(WORDS_A_TEXT)]
-    return F.concat_ws(" ", *picked, number)
+    return F.concat_ws(" ", *picked, F.pmod(F.xxhash64(number), F.lit(10**9)))
 
 
 def _own_memory(pid: int) -> float:
