@@ -7,6 +7,7 @@ import pytest
 from pyspark.ml import Pipeline
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
+from vectors import TOLERANCE
 
 import spark_instructor.encoder
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
@@ -14,7 +15,6 @@ from spark_instructor.annotation import ANNOTATIONS
 from spark_instructor.encoder import InstructorModel, prepare
 from spark_instructor.pretrained import checkpoint_folder
 
-TOLERANCE = 1e-5
 LONG = "one text of many words, " * 120
 
 # As the JVM writes Spark NLP's Annotation.dataType.

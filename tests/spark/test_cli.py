@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import functions as F
+from vectors import TOLERANCE
 
 from spark_instructor import cli, progress
 from spark_instructor.encoder import InstructorModel, prepare
@@ -49,7 +50,7 @@ def assert_vectors(rows, wanted):
     for row in rows:
         assert (row.vector is None) == (wanted[row.id] is None)
         if row.vector is not None:
-            np.testing.assert_allclose(row.vector, wanted[row.id], atol=1e-5, rtol=0)
+            np.testing.assert_allclose(row.vector, wanted[row.id], atol=TOLERANCE, rtol=0)
 
 
 def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, wanted, tmp_path):
@@ -111,7 +112,7 @@ def test_milvus(embed, jsonl, wanted, tmp_path):
         row["id"]: row["text"] for row in ROWS if row["text"] is not None
     }
     for row in rows:
-        np.testing.assert_allclose(row["vector"], wanted[row["id"]], atol=1e-5)
+        np.testing.assert_allclose(row["vector"], wanted[row["id"]], atol=TOLERANCE)
 
 
 @pytest.mark.one_kind

@@ -47,16 +47,11 @@ def folder(tmp_path, texts):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def wanted(tiny_model, texts):
-    return tiny_model.encode("", [text or "" for text in texts.values()])
-
-
-def assert_whole(folder, texts, wanted):
+def assert_whole(folder, texts, model):
     """Every row once, with its own vector."""
     rows = ds.dataset(folder / "embedded", partitioning="hive").to_table().sort_by("id").to_pylist()
     assert [(row["id"], row["text"]) for row in rows] == list(texts.items())
-    assert_embedded(texts.values(), [row["vector"] for row in rows], wanted)
+    assert_embedded(model, "", texts.values(), [row["vector"] for row in rows])
 
 
 @contextmanager
@@ -115,14 +110,14 @@ def embedding_workers(job):
     return [one for one in job.children(recursive=True) if maps_model(one)]
 
 
-def test_a_python_worker_is_killed(folder, tiny, texts, wanted):
+def test_a_python_worker_is_killed(folder, tiny, texts, tiny_model):
     """Spark runs its task again."""
     with started("write", "local[2,4]", tiny, folder) as job:
         kill(wait_for(lambda: embedding_workers(job), job, folder)[0])
         job.wait(timeout=240)
     assert "done" in log_of(folder), log_of(folder)
     assert WORKER_IS_GONE.search(log_of(folder))
-    assert_whole(folder, texts, wanted)
+    assert_whole(folder, texts, tiny_model)
 
 
 def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
@@ -135,7 +130,7 @@ def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
     assert not (folder / "embedded" / "_SUCCESS").exists()
 
 
-def test_an_executor_is_killed(folder, tiny, texts, wanted):
+def test_an_executor_is_killed(folder, tiny, texts, tiny_model):
     with started("write", "local-cluster[2,1,1024]", tiny, folder) as job:
         worker = wait_for(lambda: embedding_workers(job), job, folder)[0]
         executor = next(one for one in worker.parents() if "java" in one.name())
@@ -143,10 +138,10 @@ def test_an_executor_is_killed(folder, tiny, texts, wanted):
         kill_all(executor)
         job.wait(timeout=240)
     assert "done" in log_of(folder), log_of(folder)
-    assert_whole(folder, texts, wanted)
+    assert_whole(folder, texts, tiny_model)
 
 
-def test_a_stream_is_killed_and_started_again(folder, tiny, texts, wanted):
+def test_a_stream_is_killed_and_started_again(folder, tiny, texts, tiny_model):
     """Every row once, though the file sink held some rows of the killed run."""
     with started("stream", "local[2]", tiny, folder) as job:
         wait_for(lambda: len([*folder.glob("checkpoint/commits/[0-9]*")]) >= 2, job, folder)
@@ -163,7 +158,7 @@ def test_a_stream_is_killed_and_started_again(folder, tiny, texts, wanted):
         os.link(source, folder / "whole" / source.name)
     (folder / "embedded").rename(folder / "as the sink left it")
     (folder / "whole").rename(folder / "embedded")
-    assert_whole(folder, texts, wanted)
+    assert_whole(folder, texts, tiny_model)
 
 
 def sink_log(folder):
@@ -172,7 +167,7 @@ def sink_log(folder):
     return [line for path in logs for line in path.read_text().splitlines()[1:]]
 
 
-def test_an_update_is_killed_and_started_again(folder, tiny, texts, wanted):
+def test_an_update_is_killed_and_started_again(folder, tiny, texts, tiny_model):
     """The second run embeds what the first did not finish, and no more."""
     with started("update", "local[2]", tiny, folder) as job:
         wait_for(lambda: len([*folder.glob("embedded/part=*/*.parquet")]) >= 2, job, folder)
@@ -183,7 +178,7 @@ def test_an_update_is_killed_and_started_again(folder, tiny, texts, wanted):
     changes = json.loads((folder / "changes.json").read_text())
     assert changes["unchanged"] > 0 and changes["new"] > 0
     assert changes == {"new": ROWS - changes["unchanged"], "changed": 0, "unchanged": changes["unchanged"], "absent": 0}
-    assert_whole(folder, texts, wanted)
+    assert_whole(folder, texts, tiny_model)
 
 
 def test_a_driver_is_killed_while_it_saves(spark, folder, tiny, tmp_path):
@@ -209,9 +204,9 @@ def busy_for_seconds(spark, tiny, texts):
     spark.conf.unset("spark.sql.execution.pyspark.udf.idleTimeoutSeconds")
 
 
-def test_a_worker_is_busy_for_longer_than_it_may_idle(busy_for_seconds, texts, wanted):
+def test_a_worker_is_busy_for_longer_than_it_may_idle(busy_for_seconds, texts, tiny_model):
     rows = sorted(busy_for_seconds.collect())
-    assert_embedded(texts.values(), [row.vector for row in rows], wanted)
+    assert_embedded(tiny_model, "", texts.values(), [row.vector for row in rows])
 
 
 @pytest.mark.skipif(pyspark.__version__ < "4.1", reason="Spark kills no worker for that before 4.1")
@@ -225,7 +220,7 @@ def test_a_busy_worker_is_killed_as_idle(spark, busy_for_seconds):
 
 
 @pytest.mark.soak
-def test_a_worker_that_idled_too_long(spark, tiny, texts, wanted):
+def test_a_worker_that_idled_too_long(spark, tiny, texts, tiny_model):
     """Spark ends a Python worker that has had no task for a minute; the next one starts and loads anew."""
     frame = spark.createDataFrame(list(texts.items())[:20], "id int, text string").coalesce(1)
     embedded = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector").transform(frame)
@@ -233,7 +228,7 @@ def test_a_worker_that_idled_too_long(spark, tiny, texts, wanted):
     for seconds in (0, 75):
         time.sleep(seconds)
         rows = sorted(embedded.collect())
-        assert_embedded([row.text for row in rows], [row.vector for row in rows], wanted[:20])
+        assert_embedded(tiny_model, "", [row.text for row in rows], [row.vector for row in rows])
         of_jobs.append({one.pid for one in embedding_workers(psutil.Process())})
     assert len(of_jobs[0]) == 1 and not of_jobs[0] & of_jobs[1]
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from pyspark.sql import functions as F
+from vectors import TOLERANCE
 
 from spark_instructor import InstructorEmbeddings
 from spark_instructor.functions import cosine_similarity, instructor_embed, register
@@ -34,7 +35,7 @@ def assert_same(rows, wanted):
         for found, vector in zip((row.v, row.w), wanted[row.text], strict=True):
             assert (found is None) == (vector is None)
             if found is not None:
-                np.testing.assert_allclose(found, vector, atol=1e-5, rtol=0)
+                np.testing.assert_allclose(found, vector, atol=TOLERANCE, rtol=0)
 
 
 def test_column_function(texts, tiny, wanted):

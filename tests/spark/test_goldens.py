@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from pyspark.ml import Pipeline
 from pyspark.sql import functions as F
+from vectors import TOLERANCE
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings, LightPipeline
-
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")

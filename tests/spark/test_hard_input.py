@@ -38,16 +38,12 @@ def stage(tiny):
     return InstructorEmbeddings(model=str(tiny), instruction=INSTRUCTION, inputCols="text", outputCol="vector")
 
 
-def assert_each(model, texts, vectors):
-    assert_embedded(texts, vectors, model.encode(INSTRUCTION, [text or "" for text in texts]))
-
-
 @pytest.mark.parametrize("partitions", [1, 5])
 def test_hard_texts(spark, stage, tiny_model, partitions):
     rows = spark.createDataFrame(list(enumerate(HARD.values())), "id int, text string").repartition(partitions)
     found = sorted(stage.transform(rows).collect(), key=lambda row: row.id)
     assert [row.text for row in found] == list(HARD.values())
-    assert_each(tiny_model, list(HARD.values()), [row.vector for row in found])
+    assert_embedded(tiny_model, INSTRUCTION, list(HARD.values()), [row.vector for row in found])
 
 
 def test_lone_surrogates(spark, stage, tiny_model):
@@ -58,7 +54,7 @@ def test_lone_surrogates(spark, stage, tiny_model):
         pytest.skip("pyspark refuses them on Spark Connect")
     (row,) = stage.transform(texts).collect()
     assert row.text == "a\ufffdb"
-    assert_each(tiny_model, [row.text], [row.vector])
+    assert_embedded(tiny_model, INSTRUCTION, [row.text], [row.vector])
 
 
 @pytest.mark.one_kind
@@ -105,7 +101,7 @@ def test_a_row_of_ten_thousand_sentences(spark, stage, tiny_model):
     for row in found:
         texts = [one.result for one in row.vector[:80]]
         assert texts == row.lines[:80]
-        assert_each(tiny_model, texts, [one.embeddings for one in row.vector[:80]])
+        assert_embedded(tiny_model, INSTRUCTION, texts, [one.embeddings for one in row.vector[:80]])
 
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "a`b", "a.b.c d", "`", "ä€漢", "text.vector", "SELECT", "_1", " "])
@@ -116,7 +112,7 @@ def test_column_names(spark, stage, tiny_model, name):
     texts = spark.createDataFrame([("one", ("x",)), (None, None)], schema)
     embedded = stage.setInputCols(name).setOutputCol(f"{name}.out").transform(texts)
     assert embedded.columns == [name, "a", f"{name}.out"]
-    assert_each(tiny_model, ["one", None], [row[2] for row in embedded.collect()])
+    assert_embedded(tiny_model, INSTRUCTION, ["one", None], [row[2] for row in embedded.collect()])
 
 
 @pytest.mark.one_kind
@@ -129,7 +125,7 @@ def test_no_rows(spark, stage):
 def test_empty_partitions(spark, stage, tiny_model):
     texts = spark.createDataFrame([("one",), ("two",)], "text string").repartition(9)
     found = stage.transform(texts).collect()
-    assert_each(tiny_model, [row.text for row in found], [row.vector for row in found])
+    assert_embedded(tiny_model, INSTRUCTION, [row.text for row in found], [row.vector for row in found])
 
 
 @pytest.mark.one_kind
@@ -165,12 +161,12 @@ def test_any_frame(spark, stage, tiny_model, rows, partitions, batch_size):
     both.clear(both.outputCol)
     found = sorted(both.transform(frame).collect(), key=lambda row: row.id)
     assert [(row.text, row.texts) for row in found] == rows
-    assert_each(tiny_model, [text for text, _ in rows], [row.v for row in found])
+    assert_embedded(tiny_model, INSTRUCTION, [text for text, _ in rows], [row.v for row in found])
     for (_, texts), row in zip(rows, found, strict=True):
         if texts is None:
             assert row.vs is None
         else:
-            assert_each(tiny_model, texts, row.vs)
+            assert_embedded(tiny_model, INSTRUCTION, texts, row.vs)
     of_text = {}
     for row in found:
         assert of_text.setdefault(row.text, row.v) == pytest.approx(row.v, abs=TOLERANCE)

@@ -44,8 +44,7 @@ def texts_of(ids, word="text"):
 def assert_target(spark, target, model, texts, instruction=INSTRUCTION):
     rows = spark.read.parquet(target).orderBy("id").collect()
     assert [(row.id, row.text) for row in rows] == sorted(texts.items())
-    texts = [row.text for row in rows]
-    assert_embedded(texts, [row.vector for row in rows], model.encode(instruction, [text or "" for text in texts]))
+    assert_embedded(model, instruction, [row.text for row in rows], [row.vector for row in rows])
 
 
 def files_of(tmp_path):

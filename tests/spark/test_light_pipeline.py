@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from pyspark.ml import Pipeline, PipelineModel
+from vectors import TOLERANCE
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings, LightPipeline
 
@@ -46,11 +47,11 @@ def test_full_annotate_is_transform(model, rows):
             for one, annotation in zip(found[name], row[name], strict=True):
                 *values, embeddings = annotation
                 assert [one.annotator_type, one.begin, one.end, one.result, one.metadata] == values
-                np.testing.assert_allclose(one.embeddings, embeddings, atol=1e-5)
-        np.testing.assert_allclose(found["vector"], row.vector, atol=1e-5)
+                np.testing.assert_allclose(one.embeddings, embeddings, atol=TOLERANCE)
+        np.testing.assert_allclose(found["vector"], row.vector, atol=TOLERANCE)
         assert [type(one) for one in found["vectors"]] == [type(one) for one in row.vectors]
         for one, vector in zip(found["vectors"], row.vectors, strict=True):
-            np.testing.assert_allclose(one.toArray(), vector.toArray(), atol=1e-5)
+            np.testing.assert_allclose(one.toArray(), vector.toArray(), atol=TOLERANCE)
 
 
 def test_transform_is_the_models(model, texts):

@@ -8,6 +8,7 @@ import pytest
 from processes import free_port, running
 from pymilvus import DataType, MilvusClient
 from pyspark.sql import functions as F
+from vectors import TOLERANCE
 
 from spark_instructor import InstructorEmbeddings
 from spark_instructor.milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus
@@ -109,7 +110,7 @@ def test_embedded_and_written_in_one_job(stage, texts, uri, collection, tiny):
     hits = client.search(collection, function.encode_queries(asked), limit=1, output_fields=["text"])
     client.close()
     assert [hit[0]["entity"]["text"] for hit in hits] == asked
-    assert [hit[0]["distance"] for hit in hits] == pytest.approx([1, 1], abs=1e-5)
+    assert [hit[0]["distance"] for hit in hits] == pytest.approx([1, 1], abs=TOLERANCE)
 
 
 @pytest.mark.one_kind

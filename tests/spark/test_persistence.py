@@ -12,10 +12,10 @@ from processes import run_python
 from pyspark.errors import AnalysisException
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.sql import functions as F
+from vectors import TOLERANCE
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
 
-TOLERANCE = 1e-5
 SAVED_V1 = Path(__file__).parents[1] / "data" / "saved_pipeline_v1"
 
 # Runs where nothing is but what was saved: no checkpoint, no cache, and the hub's client must not even be imported.

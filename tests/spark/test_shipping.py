@@ -5,24 +5,23 @@ import json
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from checkpoints import copy_tiny
 from processes import run_python
 from session_kinds import needs_connect
+from vectors import assert_embedded
 
 from spark_instructor import InstructorEmbeddings, shipping
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import prepare
 from spark_instructor.prepared import read_prepared
 from spark_instructor.shipping import ship
 
-TOLERANCE = 1e-5
 JOB = Path(__file__).parent / "shipping_job.py"
 
 
 @pytest.mark.one_kind
 @pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=needs_connect)])
-def test_executors_of_other_hosts(tiny, tmp_path, kind):
+def test_executors_of_other_hosts(tiny_model, tmp_path, kind):
     """Two executors with a HOME and a TMPDIR of their own; all that the driver had goes before the first action."""
     driver, executors = tmp_path / "driver", tmp_path / "executors"
     checkpoint = copy_tiny(tmp_path / "checkpoint")
@@ -30,10 +29,9 @@ def test_executors_of_other_hosts(tiny, tmp_path, kind):
     run_python(JOB, kind, checkpoint, executors, cwd=tmp_path, **homes)
     found = json.loads((executors / "findings.json").read_text())
 
-    texts = list(found["shipped"])
-    wanted = InstructorModel.load(prepare(tiny)).encode("", texts)
+    assert found["shipped"].keys() == found["shared"].keys()
     for how in ("shipped", "shared"):
-        np.testing.assert_allclose([found[how][text] for text in texts], wanted, atol=TOLERANCE, rtol=0, err_msg=how)
+        assert_embedded(tiny_model, "", found[how], found[how].values())
 
     # The workers of both executors map one folder of the host, and one that Spark unpacked is nobody's model.
     (cache,) = (executors / "tmp").glob("spark_instructor-*")
@@ -100,6 +98,5 @@ def test_shared_folder(spark, tiny, tiny_model, tmp_path):
     stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("text").setOutputCol("vector")
     stage.setSharedFolder(str(tmp_path))
     (row,) = stage.transform(spark.createDataFrame([("a text",)], "text string")).collect()
-    wanted = tiny_model.encode("", ["a text"])[0]
-    np.testing.assert_allclose(row.vector, wanted, atol=TOLERANCE, rtol=0)
+    assert_embedded(tiny_model, "", ["a text"], [row.vector])
     assert [path.name for path in tmp_path.iterdir()] == [prepare(tiny).name]

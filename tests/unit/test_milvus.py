@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pymilvus.model.base import BaseEmbeddingFunction
 from pymilvus.model.dense import InstructorEmbeddingFunction as Theirs
+from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel, prepare
 from spark_instructor.milvus import InstructorEmbeddingFunction
@@ -38,7 +39,7 @@ def test_vectors_are_the_encoders(function, model):
     ]:
         assert isinstance(found, list)
         assert [(one.dtype, one.shape) for one in found] == [(np.dtype("float32"), (function.dim,))] * 3
-        np.testing.assert_allclose(found, model.encode(instruction, texts), atol=1e-5)
+        np.testing.assert_allclose(found, model.encode(instruction, texts), atol=TOLERANCE)
 
 
 def test_settings(tiny, model):

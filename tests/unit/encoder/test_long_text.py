@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
+from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel, prepare
 from spark_instructor.encoder import model as model_module
 
 INSTRUCTION = "title: "  # 2 tokens
 MASKED = 2
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")

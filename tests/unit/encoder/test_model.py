@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from checkpoints import copy_tiny, edit_json, write_checkpoint
+from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel, linear, prepare
 from spark_instructor.encoder import model as model_module
-
-TOLERANCE = 1e-5
 
 
 def encode_cases(model, cases, **settings):

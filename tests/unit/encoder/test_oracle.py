@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import write_checkpoint
+from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel, prepare
 
 pytestmark = pytest.mark.oracle
-TOLERANCE = 1e-5
 
 INSTRUCTIONS = ["Represent the Science title: ", "", "the"]
 SHAPES = {
