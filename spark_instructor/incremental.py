@@ -18,7 +18,7 @@ from .annotator import InstructorEmbeddings
 from .provenance import with_provenance
 
 FINGERPRINT = "fingerprint"
-"""The target's column of what decided a row's vector: the model's hash, and one of all the rest."""
+"""The column of what decided a row's vector: the model's hash, and one of all the rest."""
 PART = "part"
 """The target's column of partitions: the key's hash, modulo their number."""
 
@@ -67,7 +67,7 @@ def embed_changes(
     before = _read(source.sparkSession, target)
     if before is not None:
         parts = before.schema[FINGERPRINT].metadata["parts"]
-    wanted = _fingerprinted(source, stage, keys, parts)
+    wanted = _in_parts(_fingerprinted(source, stage, keys), keys, parts)
     if before is None:
         before = _embedded(wanted.where(F.lit(False)), stage)
     else:
@@ -80,15 +80,31 @@ def embed_changes(
         if not rows:
             continue
         old = before.where(F.col(PART) == part)
-        compared = _compared(wanted.where(F.col(PART) == part), old, keys)
-        todo = compared.where(F.col(_KIND).isin("new", "changed")).select(*map(column, wanted.columns))
+        todo = _without_vector(wanted.where(F.col(PART) == part), old, keys)
         result = _embedded(todo.repartition(tasks_for(rows)), stage)
         if found["changed"]:
-            changed = compared.where(F.col(_KIND) == "changed").select(*_aliases(keys).values())
-            result = result.unionByName(old.join(changed, _same_key(keys), "left_anti"))
+            result = result.unionByName(old.join(_old_keys(todo, keys), _same_key(keys), "left_anti"))
         writer = result.write.mode("overwrite" if found["changed"] else "append").options(**_COMMIT)
         writer.partitionBy(PART).parquet(target)
     return Changes(**sum(counts.values(), Counter[str]()))
+
+
+def rows_to_embed(
+    source: DataFrame, target: DataFrame | None, key: str | Sequence[str], stage: InstructorEmbeddings
+) -> DataFrame:
+    """The rows of ``source`` that are new or have changed, with their `FINGERPRINT`: what a table of any format lacks.
+
+    ``target`` is that table, with the key and `FINGERPRINT` among its columns, or None where there is none yet. Merge
+    into it, by the key, what ``stage`` makes of these rows. Raises what `embed_changes` raises of the source and the
+    key, and ValueError where the target lacks a column.
+    """
+    keys = [key] if isinstance(key, str) else list(key)
+    wanted = _fingerprinted(source, stage, keys)
+    if target is not None:
+        for name in [*keys, FINGERPRINT]:
+            input_field(target, name, "the target")
+    _check_keys(source, keys)
+    return wanted if target is None else _without_vector(wanted, target, keys)
 
 
 def tasks_for(rows: int) -> int:
@@ -113,24 +129,33 @@ def _read(spark: SparkSession, target: str) -> DataFrame | None:
     return before
 
 
-def _fingerprinted(source: DataFrame, stage: InstructorEmbeddings, keys: list[str], parts: int) -> DataFrame:
-    """The source with what decides each row's vector, and its part."""
+def _fingerprinted(source: DataFrame, stage: InstructorEmbeddings, keys: list[str]) -> DataFrame:
+    """The source with what decides each row's vector."""
     fields, outputs = stage._columns(source)
     for field in fields:
-        check_type(field, [StringType()], "embed_changes")
+        check_type(field, [StringType()], "the source")
     if len(fields) > 1:
-        raise ValueError(f"embed_changes embeds one column, but the stage has the inputCols {stage.getInputCols()}")
+        raise ValueError(
+            f"one column can be embedded at a time, but the stage has the inputCols {stage.getInputCols()}"
+        )
     for name in keys:
-        input_field(source, name, "embed_changes")
-    check_new(source, [FINGERPRINT, PART, *outputs], "embed_changes")
+        input_field(source, name, "the source")
+    check_new(source, [FINGERPRINT, *outputs], "the source")
 
     instruction_col = stage.getInstructionCol()
     instruction = F.lit(stage.getInstruction()) if instruction_col is None else column(instruction_col)
     read = F.to_json(F.struct(column(fields[0].name).alias("text"), instruction.alias("instruction")))
     limits = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
     fingerprint = F.concat(F.lit(_model_of(stage)), F.sha2(F.concat(F.lit(limits), read), 256))
+    return source.select("*", fingerprint.alias(FINGERPRINT))
+
+
+def _in_parts(wanted: DataFrame, keys: list[str], parts: int) -> DataFrame:
+    """Rows with the part that their key falls in; the fingerprint's metadata keeps the number of parts."""
+    check_new(wanted, [PART], "the source")
     part = F.pmod(F.xxhash64(*map(column, keys)), F.lit(parts)).cast("int")
-    return source.select("*", fingerprint.alias(FINGERPRINT, metadata={"parts": parts}), part.alias(PART))
+    columns = [column(name) for name in wanted.columns if name != FINGERPRINT]
+    return wanted.select(*columns, F.col(FINGERPRINT).alias(FINGERPRINT, metadata={"parts": parts}), part.alias(PART))
 
 
 def _model_of(stage: InstructorEmbeddings) -> str:
@@ -167,8 +192,7 @@ def _check_keys(source: DataFrame, keys: list[str]) -> None:
 
 def _compared(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
     """Source and target side by side: the source's columns, what the target has of a row, and the row's kind."""
-    old_keys = [column(name).alias(alias) for name, alias in _aliases(keys).items()]
-    old = before.select(*old_keys, F.col(FINGERPRINT).alias(_WAS), F.col(PART).alias(_OLD_PART))
+    old = _old_keys(before, keys, F.col(FINGERPRINT).alias(_WAS), F.col(PART).alias(_OLD_PART))
     kind = (
         F.when(F.col(FINGERPRINT).isNull(), "absent")
         .when(F.col(_WAS).isNull(), "new")
@@ -178,8 +202,19 @@ def _compared(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFram
     return wanted.join(old, _same_key(keys), "full_outer").select("*", kind.alias(_KIND))
 
 
+def _without_vector(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
+    """Those of the source's rows that ``before`` has not, or has of another fingerprint."""
+    old = _old_keys(before, keys, F.col(FINGERPRINT).alias(_WAS))
+    return wanted.join(old, _same_key(keys) & (F.col(_WAS) == F.col(FINGERPRINT)), "left_anti")
+
+
+def _old_keys(rows: DataFrame, keys: list[str], *more: Column) -> DataFrame:
+    """The key's columns alone, by names that a join tells from another side's."""
+    return rows.select(*(column(name).alias(alias) for name, alias in _aliases(keys).items()), *more)
+
+
 def _aliases(keys: list[str]) -> dict[str, str]:
-    """What the target's key columns are called beside the source's."""
+    """What one side's key columns are called in a join."""
     return {name: f"__old_key_{i}" for i, name in enumerate(keys)}
 
 

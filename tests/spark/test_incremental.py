@@ -1,4 +1,4 @@
-"""embed_changes: what is embedded, what is left alone, and what the target then holds."""
+"""What is embedded, what is left alone, and what the target then holds."""
 
 import re
 
@@ -9,7 +9,7 @@ from vectors import assert_embedded
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.incremental import FINGERPRINT, PART, Changes, embed_changes
+from spark_instructor.incremental import FINGERPRINT, PART, Changes, embed_changes, rows_to_embed
 
 INSTRUCTION = "Represent: "
 PARTS = 2
@@ -179,7 +179,12 @@ def test_bad_input(spark, stage, target):
     refused(source, target, stage.copy().setInputCols("txt"), "there is no column 'txt'")
     refused(source.withColumn(PART, F.lit(1)), target, stage, "'part' is there already")
     both = InstructorEmbeddings(model=stage.getModel(), inputCols=["text", "other"], outputCols=["v", "w"])
-    refused(source, target, both, r"embeds one column, but the stage has the inputCols \['text', 'other'\]")
+    refused(
+        source,
+        target,
+        both,
+        r"one column can be embedded at a time, but the stage has the inputCols \['text', 'other'\]",
+    )
     documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(source)
     refused(documents, target, stage.copy().setInputCols("documents"), "'documents' is array of annotations, expected")
 
@@ -205,3 +210,31 @@ def test_the_target_says_what_made_it(spark, update, target):
     schema = spark.read.parquet(target).schema
     assert schema["vector"].metadata["spark_instructor"]["instruction"] == INSTRUCTION
     assert schema[FINGERPRINT].metadata == {"parts": PARTS}
+
+
+def test_rows_to_embed(spark, stage, tiny_model, tmp_path):
+    """For a table that another writes, in one column more than the source's and in any order."""
+    texts = {1: "one", 2: None, 3: "three"}
+    source = spark.createDataFrame(list(texts.items()), "id int, text string")
+    everything = rows_to_embed(source, None, "id", stage)
+    assert everything.columns == ["id", "text", FINGERPRINT]
+    stage.transform(everything).select("vector", FINGERPRINT, "id").write.parquet(str(tmp_path / "table"))
+    table = spark.read.parquet(str(tmp_path / "table"))
+    assert rows_to_embed(source, table, "id", stage).collect() == []
+
+    later = spark.createDataFrame([(1, "one"), (3, "drei"), (4, "four")], "id int, text string")
+    todo = rows_to_embed(later, table, "id", stage)
+    rows = stage.transform(todo).orderBy("id").collect()
+    assert [row.id for row in rows] == [3, 4]
+    assert_embedded(tiny_model, INSTRUCTION, ["drei", "four"], [row.vector for row in rows])
+    assert rows_to_embed(source, table, "id", stage.copy().setInstruction("Another: ")).count() == 3
+
+
+@pytest.mark.one_kind
+def test_rows_to_embed_of_bad_input(spark, stage):
+    source = spark.createDataFrame([(1, "a"), (1, "b")], "id int, text string")
+    with pytest.raises(ValueError, match="2 rows, but 1 distinct and non-null values of the key id"):
+        rows_to_embed(source, None, "id", stage)
+    for lacks, target in {"id": "nr int, fingerprint string", FINGERPRINT: "id int, vector array<float>"}.items():
+        with pytest.raises(ValueError, match=f"the target: there is no column '{lacks}'"):
+            rows_to_embed(source, spark.createDataFrame([], target), "id", stage)
