@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import reduce
@@ -26,6 +27,8 @@ PART = "part"
 # killed job's tasks had finished where the next job takes it for its own, and rows come twice. Version 2 is unsafe for
 # writers that name a second attempt's files otherwise than the first's; Spark names them alike.
 _COMMIT = {"partitionOverwriteMode": "dynamic", "mapreduce.fileoutputcommitter.algorithm.version": "2"}
+
+_GLOB = re.compile(r"[][{}*?\\]")  # what Spark's readers, and not its writers, take for a pattern
 
 _KIND, _WAS, _OLD_PART = "__kind", "__was", "__old_part"
 _ROWS_A_TASK = 2000  # some megabytes of vectors a file
@@ -57,13 +60,16 @@ def embed_changes(
     Each part is written by a job of its own, so after a kill a second call embeds what is left, and after success
     nothing. New rows are appended to their part; a part in which a row changed is written anew. ``parts`` is their
     number in a new target: more of them lose less at a kill, fewer read the source less often. One call at a time
-    may write to a target.
+    may write to a target. As the source is read once a part, it has to give the same rows each time.
 
-    Raises, before anything is embedded, ValueError where the key is null or not unique; where the target was not
-    written by this function, or has other columns; and where rows that the target alone has are of another model,
-    as the vectors of two models cannot be compared. Also what `InstructorEmbeddings.transform` raises.
+    Raises, before anything is embedded, ValueError where the key is null or not unique, in the source or in the
+    target; where the target was not written by this function, or has other columns; and where rows that the target
+    alone has are of another model, as the vectors of two models cannot be compared. Also what
+    `InstructorEmbeddings.transform` raises.
     """
-    keys = [key] if isinstance(key, str) else list(key)
+    if parts < 1:
+        raise ValueError(f"parts is {parts}, expected at least 1")
+    keys = _keys(key)
     before = _read(source.sparkSession, target)
     if before is not None:
         parts = before.schema[FINGERPRINT].metadata["parts"]
@@ -72,19 +78,24 @@ def embed_changes(
         before = _embedded(wanted.where(F.lit(False)), stage)
     else:
         _check_columns(before, _embedded(wanted, stage), target)
-    _check_keys(source, keys)
+        _check_keys(before, keys, target)
+    _check_keys(source, keys, "the source")
 
     counts = _counts(_compared(wanted, before, keys), stage, target)
     for part, found in sorted(counts.items()):
         rows = found["new"] + found["changed"]
         if not rows:
             continue
-        old = before.where(F.col(PART) == part)
-        todo = _without_vector(wanted.where(F.col(PART) == part), old, keys)
-        result = _embedded(todo.repartition(tasks_for(rows)), stage)
+        of_part, old = (df.where(F.col(PART) == part) for df in (wanted, before))
         if found["changed"]:
-            result = result.unionByName(old.join(_old_keys(todo, keys), _same_key(keys), "left_anti"))
-        writer = result.write.mode("overwrite" if found["changed"] else "append").options(**_COMMIT)
+            todo, mode = _without_vector(of_part, old, keys), "overwrite"
+            kept = old.join(_old_keys(todo, keys), _same_key(keys), "left_anti")
+        else:
+            # Whatever the fingerprint: of a row that has changed since it was counted, the next call will replace it.
+            todo, mode = of_part.join(_old_keys(old, keys), _same_key(keys), "left_anti"), "append"
+            kept = old.where(F.lit(False))
+        result = _embedded(todo.repartition(tasks_for(rows)), stage).unionByName(kept)
+        writer = result.write.mode(mode).options(**_COMMIT)
         writer.partitionBy(PART).parquet(target)
     return Changes(**sum(counts.values(), Counter[str]()))
 
@@ -98,12 +109,12 @@ def rows_to_embed(
     into it, by the key, what ``stage`` makes of these rows. Raises what `embed_changes` raises of the source and the
     key, and ValueError where the target lacks a column.
     """
-    keys = [key] if isinstance(key, str) else list(key)
+    keys = _keys(key)
     wanted = _fingerprinted(source, stage, keys)
     if target is not None:
         for name in [*keys, FINGERPRINT]:
             input_field(target, name, "the target")
-    _check_keys(source, keys)
+    _check_keys(source, keys, "the source")
     return wanted if target is None else _without_vector(wanted, target, keys)
 
 
@@ -112,10 +123,17 @@ def tasks_for(rows: int) -> int:
     return min(max(rows // _ROWS_A_TASK, _LEAST_TASKS), max(rows, 1))
 
 
+def _keys(key: str | Sequence[str]) -> list[str]:
+    keys = [key] if isinstance(key, str) else list(key)
+    if not keys:
+        raise ValueError("key is empty, expected the name of a column, or several")
+    return keys
+
+
 def _read(spark: SparkSession, target: str) -> DataFrame | None:
     """The target as it stands; None where there is none, or a first run was killed before it wrote a part."""
     try:
-        before = spark.read.parquet(target)
+        before = spark.read.parquet(_GLOB.sub(r"\\\g<0>", target))
         schema = before.schema
     except AnalysisException as error:
         if "PATH_NOT_FOUND" in str(error) or "UNABLE_TO_INFER_SCHEMA" in str(error):
@@ -126,7 +144,12 @@ def _read(spark: SparkSession, target: str) -> DataFrame | None:
             f"{target} was not written by embed_changes: it has no columns {FINGERPRINT!r} and {PART!r}. "
             "Name a new folder, or one that embed_changes wrote."
         )
-    return before
+    if "parts" not in schema[FINGERPRINT].metadata:
+        raise ValueError(
+            f"{target} was written anew by something that lost the metadata of its column {FINGERPRINT!r}, and with it "
+            "the number of parts. Write to a new folder, or restore the old one."
+        )
+    return before.withColumn(PART, F.col(PART).cast("int"))  # a string where Spark is set not to infer its type
 
 
 def _fingerprinted(source: DataFrame, stage: InstructorEmbeddings, keys: list[str]) -> DataFrame:
@@ -180,12 +203,12 @@ def _check_columns(before: DataFrame, now: DataFrame, target: str) -> None:
         )
 
 
-def _check_keys(source: DataFrame, keys: list[str]) -> None:
-    found = source.select(F.count("*").alias("rows"), F.count_distinct(*map(column, keys)).alias("distinct")).first()
+def _check_keys(rows: DataFrame, keys: list[str], what: str) -> None:
+    found = rows.select(F.count("*").alias("rows"), F.count_distinct(*map(column, keys)).alias("distinct")).first()
     assert found is not None  # an aggregate has one row
     if found["rows"] != found["distinct"]:
         raise ValueError(
-            f"the source has {found['rows']:,} rows, but {found['distinct']:,} distinct and non-null values of the key "
+            f"{what} has {found['rows']:,} rows, but {found['distinct']:,} distinct and non-null values of the key "
             f"{', '.join(keys)}: each row needs one of its own"
         )
 
@@ -195,7 +218,7 @@ def _compared(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFram
     old = _old_keys(before, keys, F.col(FINGERPRINT).alias(_WAS), F.col(PART).alias(_OLD_PART))
     kind = (
         F.when(F.col(FINGERPRINT).isNull(), "absent")
-        .when(F.col(_WAS).isNull(), "new")
+        .when(F.col(_OLD_PART).isNull(), "new")
         .when(F.col(_WAS) == F.col(FINGERPRINT), "unchanged")
         .otherwise("changed")
     )

@@ -1,5 +1,6 @@
 """What is embedded, what is left alone, and what the target then holds."""
 
+import json
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from vectors import assert_embedded
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.incremental import FINGERPRINT, PART, Changes, embed_changes, rows_to_embed
+from spark_instructor.incremental import FINGERPRINT, PART, Changes, _counts, embed_changes, rows_to_embed
 
 INSTRUCTION = "Represent: "
 PARTS = 2
@@ -160,9 +161,53 @@ def test_no_rows(spark, update, target):
     assert update({}) == Changes(absent=2)
 
 
-def refused(source, target, stage, message, key="id"):
+@pytest.mark.parametrize("name", ["v[1]", "v{a,b}", "v*", "v\\1"])
+def test_targets_that_readers_take_for_patterns(spark, stage, tmp_path, name):
+    source = spark.createDataFrame([(1, "a")], "id int, text string")
+    (tmp_path / "v1").mkdir()
+    target = str(tmp_path / name)
+    assert embed_changes(source, target, "id", stage, parts=1) == Changes(new=1)
+    assert embed_changes(source, target, "id", stage, parts=1) == Changes(unchanged=1)
+
+
+@pytest.mark.one_kind
+def test_parts_that_are_not_inferred(spark, update, target, tiny_model):
+    update(texts_of(range(ROWS)))
+    spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")
+    try:
+        assert update({**texts_of(range(ROWS)), 1: "another"}) == Changes(changed=1, unchanged=ROWS - 1)
+    finally:
+        spark.conf.unset("spark.sql.sources.partitionColumnTypeInference.enabled")
+    assert_target(spark, target, tiny_model, {**texts_of(range(ROWS)), 1: "another"})
+
+
+@pytest.mark.one_kind
+def test_a_source_that_moves(spark, stage, target, tiny_model, tmp_path, monkeypatch):
+    """A row that changes between two reads is not doubled, and the next call replaces it."""
+
+    def source_of(texts):
+        rows = [json.dumps({"id": i, "text": text}) for i, text in texts.items()]
+        (tmp_path / "source.json").write_text("\n".join(rows))
+        return spark.read.schema("id int, text string").json(str(tmp_path / "source.json"))
+
+    def counted_and_moved(*args):
+        counts = _counts(*args)
+        source_of({1: "moved", 2: "texts"})
+        return counts
+
+    embed_changes(source_of({1: "a row"}), target, "id", stage, parts=1)
+    source = source_of({1: "a row", 2: "texts"})
+    with monkeypatch.context() as patched:
+        patched.setattr("spark_instructor.incremental._counts", counted_and_moved)
+        assert embed_changes(source, target, "id", stage) == Changes(new=1, unchanged=1)
+    assert_target(spark, target, tiny_model, {1: "a row", 2: "texts"})
+    assert embed_changes(source, target, "id", stage) == Changes(changed=1, unchanged=1)
+    assert_target(spark, target, tiny_model, {1: "moved", 2: "texts"})
+
+
+def refused(source, target, stage, message, key="id", **parts):
     with pytest.raises(ValueError, match=message):
-        embed_changes(source, target, key, stage)
+        embed_changes(source, target, key, stage, **parts)
 
 
 @pytest.mark.one_kind
@@ -176,6 +221,8 @@ def test_keys_that_tell_no_row_apart(spark, stage, target, ids):
 def test_bad_input(spark, stage, target):
     source = spark.createDataFrame([(1, "a", "b")], "id int, text string, other string")
     refused(source, target, stage, "there is no column 'nr'", key="nr")
+    refused(source, target, stage, "key is empty, expected the name of a column", key=[])
+    refused(source, target, stage, "parts is 0, expected at least 1", parts=0)
     refused(source, target, stage.copy().setInputCols("txt"), "there is no column 'txt'")
     refused(source.withColumn(PART, F.lit(1)), target, stage, "'part' is there already")
     both = InstructorEmbeddings(model=stage.getModel(), inputCols=["text", "other"], outputCols=["v", "w"])
@@ -194,6 +241,17 @@ def test_targets_of_others(spark, stage, target):
     source = spark.createDataFrame([(1, "a")], "id int, text string")
     source.write.parquet(target)
     refused(source, target, stage, "was not written by embed_changes: it has no columns 'fingerprint' and 'part'")
+
+
+@pytest.mark.one_kind
+def test_targets_that_others_wrote_to(spark, stage, target):
+    source = spark.createDataFrame([(1, "a")], "id int, text string")
+    embed_changes(source, target, "id", stage, parts=1)
+    rows = spark.read.parquet(target)
+    rows.drop(PART).write.mode("append").parquet(f"{target}/{PART}=0")
+    refused(source, target, stage, "target has 2 rows, but 1 distinct and non-null values of the key id")
+    rows.withColumn(FINGERPRINT, F.upper(FINGERPRINT)).write.partitionBy(PART).parquet(f"{target}-2")
+    refused(source, f"{target}-2", stage, "lost the metadata of its column 'fingerprint'")
 
 
 @pytest.mark.one_kind
