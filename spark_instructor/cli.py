@@ -12,10 +12,12 @@ import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .prepared import PRECISIONS, TOKENIZER, cache_dir, list_prepared, read_prepared
 from .pretrained import checkpoint_folder, is_cached, known_models
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(embed)
     embed.add_argument("--max-length", type=int, help="most tokens read of instruction + text")
     embed.add_argument("--long-text", default="truncate", choices=("truncate", "average"), help="(%(default)s)")
-    embed.add_argument("--partitions", type=int, help="Spark tasks (default: by the number of rows)")
+    embed.add_argument("--partitions", type=_positive, help="Spark tasks (default: by the number of rows)")
     session = embed.add_mutually_exclusive_group()
     session.add_argument("--master", help="Spark master (default: spark-submit's, else local[*])")
     session.add_argument("--remote", help="Spark Connect, such as sc://host:15002")
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("input", help="Parquet file or folder with a vector column")
     search.add_argument("question")
-    search.add_argument("--top", type=int, default=5, help="rows to show (%(default)s)")
+    search.add_argument("--top", type=_positive, default=5, help="rows to show (%(default)s)")
     search.add_argument("--vector-col", default="vector", help="(%(default)s)")
     search.add_argument("--instruction", default=QUESTION_INSTRUCTION, help="goes before the question ('%(default)s')")
     _add_model(search, "of the question (default: the file's own)")
@@ -155,6 +157,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, help="(default: float32, or a prepared folder's own)")
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
 def _embed(arguments: argparse.Namespace) -> None:
     from pyspark.sql import Observation
 
@@ -168,6 +176,8 @@ def _embed(arguments: argparse.Namespace) -> None:
     dimension = stage.getDimension()  # where there is no such model, it says so before Spark starts
     spark = _session(arguments)
     texts = _read(spark, arguments.input, arguments.format)
+    if arguments.output and arguments.overwrite:
+        _check_kept(arguments.output, [arguments.input, *map(unquote, texts.inputFiles())])
     rows = texts.count()
     tasks = arguments.partitions or tasks_for(rows)
     observation = Observation()
@@ -230,6 +240,23 @@ def _read(spark: SparkSession, source: str, kind: str | None) -> DataFrame:
     return spark.read.format(kind or "parquet").load(source)
 
 
+def _check_kept(output: str, inputs: list[str]) -> None:
+    """ValueError where Spark, which empties the output before it reads, would remove an input."""
+    host, folder = _place(output)
+    for one in inputs:
+        of_host, path = _place(one)
+        if path.is_relative_to(folder) and (not host or not of_host or host == of_host):
+            raise ValueError(
+                f"--overwrite would remove the input {one} with what is in {output}: name another --output"
+            )
+
+
+def _place(path: str) -> tuple[str, Path]:
+    """The host or bucket of a path or URI, where it names one, and the absolute path there."""
+    uri = re.match(r"[A-Za-z][\w+.-]*:(?://([^/]*))?(/.*)?$", path)
+    return (uri[1] or "", Path(os.path.realpath(uri[2] or "/"))) if uri else ("", Path(os.path.realpath(path)))
+
+
 def _estimated_tokens(texts: DataFrame, stage: InstructorEmbeddings, rows: int) -> float:
     """About how many tokens all rows have, from a few of them; for the progress bar alone."""
     from .annotation import column
@@ -272,6 +299,7 @@ def _search(arguments: argparse.Namespace) -> None:
     import pyarrow.dataset as ds
 
     from .encoder import InstructorModel, prepare
+    from .incremental import FINGERPRINT
     from .provenance import provenance
 
     try:
@@ -294,9 +322,25 @@ def _search(arguments: argparse.Namespace) -> None:
             f"{arguments.input} was embedded with {made_by['model']} in {made_by['precision']}, and {name} in "
             f"{precision} is another model now: vectors of two models have nothing to do with each other"
         )
+    if FINGERPRINT in dataset.schema.names and _models_of(dataset, FINGERPRINT) - {model.prepared.hash[:16]}:
+        raise ValueError(
+            f"{arguments.input} has rows of more than one model, as an embed_changes that was stopped leaves it, and "
+            "their vectors have nothing to do with each other: run embed_changes to its end"
+        )
     (question,) = model.encode(arguments.instruction, [arguments.question])
     for rank, (similarity, row) in enumerate(_nearest(dataset, arguments.vector_col, question, arguments.top), 1):
         print(f"{rank:>3}. {similarity:.3f}  " + _shown(row))
+
+
+def _models_of(dataset: Any, fingerprint: str) -> set[str]:
+    """The models that fingerprints of `embed_changes` name; a column of this name may be another's too."""
+    if dataset.schema.field(fingerprint).type != pa.string():
+        return set()
+    models: set[str] = set()
+    for batch in dataset.to_batches(columns=[fingerprint]):
+        found = pc.extract_regex(batch.column(0), r"^(?P<model>[0-9a-f]{16})-[0-9a-f]{64}$")
+        models.update(found.drop_null().field("model").unique().to_pylist())
+    return models
 
 
 def _nearest(
@@ -359,4 +403,4 @@ def _one_line(error: Exception) -> str:
     if "JAVA_GATEWAY_EXITED" in text:
         return "Spark did not start: it needs a JDK 17 or later; install one and set JAVA_HOME to its folder"
     raised = re.findall(r"^(?:[\w.]+\.)?(?:\w+(?:Error|Exception)): (.+)", text, re.MULTILINE)
-    return " ".join((raised[-1] if raised else text).split())
+    return " ".join((raised[-1] if raised else re.split(r"\n\t|JVM stacktrace", text, maxsplit=1)[0]).split())

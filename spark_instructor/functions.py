@@ -11,6 +11,8 @@ from .annotation import VECTOR
 from .annotator import InstructorEmbeddings
 from .worker import embedding_function
 
+_OF_COLUMNS = ("inputCols", "outputCol", "outputCols", "instructionCol")
+
 
 def instructor_embed(
     col: Column | str, instruction: Column | str = "", model: str = "instructor_base", **settings: Any
@@ -24,7 +26,8 @@ def instructor_embed(
     two of them run in two Python workers, each with the model. `InstructorEmbeddings` has neither fault; so
     has a DataFrame that was written or cached.
 
-    Raises TypeError for a setting that is not there, and what `InstructorEmbeddings.transform` raises.
+    Raises TypeError for a setting that is not there or that names columns, and what
+    `InstructorEmbeddings.transform` raises.
     """
     spark = SparkSession.active()
     embedded: Column = (
@@ -76,4 +79,10 @@ def _dot(left: Column, right: Column) -> Column:
 
 
 def _function(spark: SparkSession, **settings: Any) -> Any:
+    for name in _OF_COLUMNS:
+        if name in settings:
+            raise TypeError(
+                f"{name} is {settings[name]!r}, but a function takes columns as its arguments: the texts first, and "
+                "where rows have instructions of their own, the column of these second"
+            )
     return embedding_function(InstructorEmbeddings(**settings)._shipped_job(spark), VECTOR)

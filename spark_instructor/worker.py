@@ -113,9 +113,14 @@ def embed_series(
     of_row = dataclasses.replace(job, instruction=None)
 
     def embed(batch: pd.Series[Any] | tuple[pd.Series[Any], ...]) -> pd.Series[Any]:
-        columns = batch if isinstance(batch, tuple) else (batch,)
+        columns: tuple[Any, ...] = batch if isinstance(batch, tuple) else (batch,)
         if len(columns) > 2:
             raise ValueError(f"expected a text and perhaps an instruction, got {len(columns)} arguments")
+        for column in columns:
+            if isinstance(column, pd.DataFrame):
+                raise TypeError(
+                    f"expected a column of texts, got a struct of {', '.join(map(str, column))}: pass one of its fields"
+                )
         return embed_frame(model, job if len(columns) == 1 else of_row, pd.concat(columns, axis=1))["v0"]
 
     return map(embed, batches)

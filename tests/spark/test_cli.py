@@ -132,6 +132,31 @@ def test_errors_are_one_line(embed, jsonl, tmp_path, arguments, says):
 
 
 @pytest.mark.one_kind
+def test_an_output_that_holds_the_input(spark, embed, jsonl, tmp_path):
+    code, out, err = embed(jsonl, "--output", tmp_path, "--overwrite")
+    assert (code, out) == (1, "")
+    assert f"--overwrite would remove the input {jsonl}" in err and err.count("\n") == 1
+    folder = tmp_path / "of a table"
+    spark.read.json(str(jsonl)).write.parquet(str(folder))
+    spark.read.parquet(str(folder)).createOrReplaceTempView("passages_in_a_folder")
+    assert (
+        "--overwrite would remove the input file:"
+        in embed("passages_in_a_folder", "--output", folder, "--overwrite")[2]
+    )
+    assert jsonl.exists() and spark.read.parquet(str(folder)).count() == len(ROWS)
+    assert embed(tmp_path / "*.jsonl", "--output", tmp_path / "out", "--overwrite", "--format", "json")[0] == 0
+
+
+@pytest.mark.one_kind
+def test_an_unreadable_input_is_one_line(embed, tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("water boils")
+    code, _, err = embed(path, "--output", tmp_path / "out")
+    assert code == 1
+    assert str(path) in err and "scala:" not in err and len(err) < 1000 and err.count("\n") == 1
+
+
+@pytest.mark.one_kind
 def test_milvus_needs_its_names(embed, jsonl):
     assert "--milvus needs --collection and --id-col" in embed(jsonl, "--milvus", "x.db")[2]
 

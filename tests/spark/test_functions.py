@@ -69,6 +69,17 @@ def test_settings_are_the_annotators(texts, tiny):
     assert not np.allclose(row.v, row.w, atol=1e-3)
 
 
+@pytest.mark.one_kind
+def test_columns_are_arguments(spark, texts, tiny):
+    for name in ("inputCols", "outputCol", "outputCols", "instructionCol"):
+        with pytest.raises(TypeError, match=f"{name} is 'instruction', but .* the column of these second"):
+            instructor_embed("text", model=str(tiny), **{name: "instruction"})
+    with pytest.raises(TypeError, match="instructionCol is 'instruction'"):
+        register(spark, "embed_text", model=str(tiny), instructionCol="instruction")
+    with pytest.raises(Exception, match="expected a column of texts, got a struct of text, instruction"):
+        texts.select(instructor_embed(F.struct("text", "instruction"), model=str(tiny))).collect()
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_cosine_similarity(spark, monkeypatch, own):
     if not own:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -85,6 +86,22 @@ def test_search_of_what_does_not_say_its_model(capsys, model, tiny, tmp_path):
     assert "have 2 floats, the model's 64" in run(capsys, "search", narrow, "a", "--model", tiny)[2]
 
 
+def test_search_of_two_models(capsys, embedded, model):
+    def fingerprinted(*fingerprints):
+        for i, file in enumerate(sorted(embedded.glob("*.parquet"))):
+            table = pq.read_table(file).select(["id", "text", "vector"])
+            pq.write_table(table.append_column("fingerprint", pa.array(fingerprints[i * 2 : i * 2 + 2])), file)
+        return run(capsys, "search", embedded, "a")
+
+    own, other = model.prepared.hash[:16] + "-" + "0" * 64, "f" * 16 + "-" + "0" * 64
+    assert fingerprinted(own, own, own, None)[0] == 0
+    code, out, err = fingerprinted(own, own, own, other)
+    assert (code, out) == (1, "")
+    assert "has rows of more than one model" in err and "run embed_changes to its end" in err
+    assert fingerprinted("a column", "of", "this name", "of another")[0] == 0
+    assert fingerprinted(1, 2, 3, 4)[0] == 0
+
+
 def test_search_without_a_file(capsys, tmp_path):
     code, _, err = run(capsys, "search", tmp_path / "nope", "a")
     assert (code, err) == (1, f"spark-instructor: there is no file or folder {tmp_path}/nope\n")
@@ -118,7 +135,17 @@ def test_unknown_model(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["embed"], ["embed", "x"], ["search", "x"], ["prepare", "x", "--precision", "a"]]
+    "arguments",
+    [
+        [],
+        ["embed"],
+        ["embed", "x"],
+        ["embed", "x", "--output", "y", "--partitions", "0"],
+        ["search", "x"],
+        ["search", "x", "a", "--top", "0"],
+        ["search", "x", "a", "--top", "-1"],
+        ["prepare", "x", "--precision", "a"],
+    ],
 )
 def test_misuse(capsys, arguments):
     with pytest.raises(SystemExit) as exited:
@@ -135,6 +162,31 @@ def test_help_teaches_by_example(capsys, command):
     assert f"examples:\n  spark-instructor {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("output", "one", "removed"),
+    [
+        ("a", "a", True),
+        ("a", "a/x.jsonl", True),
+        ("a", "a/*.jsonl", True),
+        ("./b/../a/", "file:{cwd}/a/x y.jsonl", True),
+        ("file://{cwd}/a", "a/x.jsonl", True),
+        ("link", "a/x.jsonl", True),
+        ("s3://bucket/a", "s3://bucket/a/x.jsonl", True),
+        ("/a", "hdfs://host:8020/a/x.jsonl", True),
+        ("s3://other/a", "s3://bucket/a/x.jsonl", False),
+        ("a/out", "a/x.jsonl", False),
+        ("a", "ab/x.jsonl", False),
+    ],
+)
+def test_what_an_overwrite_would_remove(tmp_path, monkeypatch, output, one, removed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    output, one = output.format(cwd=tmp_path), one.format(cwd=tmp_path)
+    with pytest.raises(ValueError, match="--overwrite would remove the input") if removed else nullcontext():
+        cli._check_kept(output, [one])
+
+
 def test_one_line_of_a_spark_error():
     said = """An exception was thrown from the Python worker. Please see the stack trace below.
 Traceback (most recent call last):
@@ -142,4 +194,10 @@ Traceback (most recent call last):
 RuntimeError: device is 'cuda', but torch
 """
     assert cli._one_line(Exception(said)) == "device is 'cuda', but torch"
+    jvm = "An error occurred while calling o31.load.\n: org.apache.spark.SparkException: Not a Parquet file.\nMend it."
+    for stack in (
+        "\n\tat org.apache.spark.X\n\tat java.Y",
+        "\n\nJVM stacktrace:\norg.apache.spark.SparkException\n\tat X",
+    ):
+        assert cli._one_line(Exception(jvm + stack)) == " ".join(jvm.split())
     assert "JDK 17" in cli._one_line(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))

@@ -1,5 +1,6 @@
 """What runs on an executor, without Spark: rows and texts, the cache of models, devices."""
 
+import dataclasses
 import json
 import pickle
 import sys
@@ -20,7 +21,7 @@ from spark_instructor import worker
 from spark_instructor.annotation import VECTOR
 from spark_instructor.encoder import Encoded, InstructorModel, prepare
 from spark_instructor.host import Shipped
-from spark_instructor.worker import Job, cached_model, embed_frame, embedding_udf, torch_device
+from spark_instructor.worker import Job, cached_model, embed_frame, embed_series, embedding_udf, torch_device
 
 
 def job(**changes):
@@ -152,6 +153,15 @@ print(json.dumps([before, torch.get_num_threads(), *(os.environ[name] for name i
 
 
 NOWHERE = Shipped("tiny", "key", "/nowhere", None)
+
+
+@pytest.mark.parametrize("others", [[], [pd.Series(["i"])]], ids=["alone", "with an instruction"])
+def test_a_struct_in_place_of_texts(monkeypatch, others):
+    monkeypatch.setattr(worker, "_task_model", lambda _: EchoModel())
+    struct = pd.DataFrame({"title": ["a"], "body": ["b"]})
+    batch = (struct, *others) if others else struct
+    with pytest.raises(TypeError, match="expected a column of texts, got a struct of title, body"):
+        next(embed_series(dataclasses.asdict(job(model=NOWHERE)), iter([batch])))
 
 
 @pytest.mark.parametrize(
