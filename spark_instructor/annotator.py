@@ -39,6 +39,7 @@ from .annotation import (
     utf16_length,
     with_columns,
 )
+from .files import local_path
 from .host import Shipped
 from .params import (
     HasBatchSize,
@@ -58,9 +59,9 @@ from .params import (
     HasSharedFolder,
     HasStorageRef,
 )
-from .persistence import PersistentStage
+from .persistence import PersistentStage, ToSave
 from .prepared import TOKENIZER, PreparedModel, cache_dir, is_prepared, publish_folder, read_prepared
-from .pretrained import checkpoint_folder, local_path
+from .pretrained import checkpoint_folder, local_folder
 from .shipping import ship
 from .worker import Job, cached_model, embed_frame, embedding_udf, torch_device
 
@@ -165,8 +166,8 @@ class InstructorEmbeddings(
         """What was set; else "float32", or a prepared model's own."""
         if self.isSet(self.precision):
             return self.getOrDefault(self.precision)
-        folder = local_path(self.getModel())
-        return read_prepared(folder).precision if is_prepared(folder) else "float32"
+        folder = local_folder(self.getModel())
+        return read_prepared(folder).precision if folder is not None and is_prepared(folder) else "float32"
 
     def getDimension(self) -> int:
         """Width of the vectors, read from the checkpoint."""
@@ -183,7 +184,7 @@ class InstructorEmbeddings(
         if folder is None or not is_prepared(folder):
             folder = prepare(checkpoint_folder(self.getModel(), self.getRevision()), self.getPrecision())
             if shared is not None:
-                folder = prepare(folder, self.getPrecision(), into=local_path(shared) / folder.name)
+                folder = prepare(folder, self.getPrecision(), into=local_path(shared) / read_prepared(folder).key)
             self._prepared_folders[asked] = folder
         return read_prepared(folder)
 
@@ -195,8 +196,9 @@ class InstructorEmbeddings(
         Arrow batch goes once); and the ``seconds`` that this took, summed over the tasks.
 
         For this every row is embedded, whatever the action: also those that a later filter drops, and by a
-        `count` and a select of other columns. Spark tells nothing after `toLocalIterator`, by which
-        `write_to_milvus` fills a file of milvus-lite: persist and count before it.
+        `count` and a select of other columns. Spark tells nothing, and ``get`` waits, after `toLocalIterator`, by
+        which `write_to_milvus` fills a file of milvus-lite (persist and count before it), and where Spark knows
+        beforehand that an action has no rows (``limit(0)``).
         """
         return self._embedded(dataset, observation)
 
@@ -294,19 +296,26 @@ class InstructorEmbeddings(
                 "Shorten the instruction or raise maxSentenceLength."
             )
 
-    def _to_save(self) -> tuple[InstructorEmbeddings, Path]:
+    def _to_save(self) -> ToSave:
         prepared = self._prepared()
-        return self.copy().setModel(prepared.name).setPrecision(prepared.precision), prepared.path
+        prepared.verify()
+        stage = self.copy().setModel(prepared.name).setPrecision(prepared.precision)
+        own = local_folder(self.getModel())
+        return ToSave(stage, prepared.key, prepared.paths, [prepared.path, *([] if own is None else [own])])
 
     def _take_files(self, folder: str, pieces: Iterator[tuple[str, bytes]]) -> None:
-        """Put the saved model in the cache, where it is not there already, and point to it."""
+        """Put the saved model in the cache, where it is not there already, and point to it.
+
+        It must have the name of its content, or it could take another model's place.
+        """
         final = cache_dir() / folder
         if not is_prepared(final):
             with publish_folder(final) as new:
                 for name, content in pieces:
                     with (new / name).open("ab") as file:
                         file.write(content)
-                read_prepared(new).verify()
+                _check_saved(new, folder)
+        _check_saved(final, folder)
         self.setModel(str(final))
 
     def _transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -334,6 +343,17 @@ class InstructorEmbeddings(
             for i, output in enumerate(self._output_names())
         }
         return {**rows, **added}
+
+
+def _check_saved(folder: Path, key: str) -> None:
+    """ValueError where a prepared folder does not hold what a stage saved under this key."""
+    try:
+        model = read_prepared(folder)
+        model.verify()
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"the saved model {key} is not what was saved: {error}") from error
+    if model.key != key:
+        raise ValueError(f"the saved model {key} is not what was saved: {folder} holds {model.key}")
 
 
 @lru_cache

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as shown
 from typing import Any, TypeVar
 
-__all__ = ["JsonObject", "expand_user", "is_file", "is_name", "read_bytes", "read_json", "reading", "shown"]
+__all__ = [
+    "JsonObject",
+    "expand_user",
+    "is_file",
+    "is_name",
+    "local_path",
+    "read_bytes",
+    "read_json",
+    "reading",
+    "shown",
+]
 
 _MOST_BYTES = 1 << 26  # the largest T5 tokenizer known, mT5's, has a quarter of that
 _MOST = 2**31 - 1  # no width, count or length of a model comes near
@@ -52,6 +63,11 @@ class JsonObject:
 def expand_user(path: str | os.PathLike[str]) -> Path:
     """The path, a leading ``~`` or ``~user`` replaced by the home; an unknown user's stays, as a folder's name."""
     return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown user
+
+
+def local_path(path: str) -> Path:
+    """A path given as such, as a ``file:`` URI, or as a Volume's ``dbfs:`` URI."""
+    return expand_user(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path))
 
 
 def is_name(text: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .prepared import is_prepared, publish_folder, read_prepared
+from .prepared import PreparedModel, is_prepared, publish_folder, read_prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def locate(shipped: Shipped) -> Path:
             if not _is_whole(kept):
                 shutil.rmtree(kept, ignore_errors=True)  # what a cleaner of temporary files, or a fault, left of it
                 with publish_folder(kept) as new:
-                    for file in _unpacked(shipped).iterdir():
+                    for file in _unpacked(shipped).paths:
                         _link(file, new / file.name)
     return kept
 
@@ -100,8 +100,8 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _unpacked(shipped: Shipped) -> Path:
-    """Where Spark unpacked the shipped archive for this executor."""
+def _unpacked(shipped: Shipped) -> PreparedModel:
+    """The shipped archive as Spark unpacked it for this executor."""
     from pyspark import SparkFiles
 
     folder = Path(SparkFiles.getRootDirectory(), str(shipped.archive)).absolute()
@@ -110,7 +110,7 @@ def _unpacked(shipped: Shipped) -> Path:
             f"the model '{shipped.name}' did not reach this host: expected it at {folder}. It was shipped as an "
             "archive by the session that made this DataFrame; transform again in the running session."
         )
-    return read_prepared(folder).path
+    return read_prepared(folder)
 
 
 def _link(file: Path, target: Path) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.errors import AnalysisException
 from pyspark.ml.param import Params
@@ -25,6 +25,8 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import DataFrame
 
+from .files import local_path
+
 FORMAT_VERSION = 1
 _SECTION = "sparkInstructor"  # our part of the metadata, beside Spark's own
 
@@ -34,6 +36,18 @@ _PIECES_A_BATCH = 16
 
 _NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 _INTERRUPTED = "Was the save interrupted? Save the stage again."
+
+
+class ToSave(NamedTuple):
+    """What a save writes, and what it must not write over."""
+
+    stage: Params
+    """The stage as it shall be loaded elsewhere."""
+    folder: str | None = None
+    """Name of the folder of its files, where it has some."""
+    files: Sequence[Path] = ()
+    needed: Sequence[Path] = ()
+    """Folders that the stage itself reads."""
 
 
 class PersistentStage(Params, MLReadable[Any], MLWritable):
@@ -48,9 +62,9 @@ class PersistentStage(Params, MLReadable[Any], MLWritable):
         """A reader: ``cls.read().load(path)``, or ``cls.load(path)``."""
         return StageReader(cls)
 
-    def _to_save(self) -> tuple[Params, Path | None]:
-        """The stage as it shall be loaded elsewhere, and the folder of its files."""
-        return self, None
+    def _to_save(self) -> ToSave:
+        """What a save writes."""
+        return ToSave(self)
 
     def _take_files(self, folder: str, pieces: Iterator[tuple[str, bytes]]) -> None:
         """Take back the saved folder: its name, and its files' contents piece by piece, in order."""
@@ -66,26 +80,26 @@ class StageWriter(MLWriter):
 
     def save(self, path: str) -> None:
         """Save to a path or URI of Spark's file systems; an error where it exists, unless overwritten."""
-        if self.shouldOverwrite:
-            # An empty overwrite clears the folder without the JVM, so on Spark Connect too.
-            self.sparkSession.createDataFrame([], "value string").write.mode("overwrite").text(path)
         self.saveImpl(path)
 
     def saveImpl(self, path: str) -> None:
         """Write the metadata, whose folder must be new, and then the files."""
         spark = self.sparkSession
-        stage, folder = self._stage._to_save()
+        stage, folder, files, needed = self._stage._to_save()  # before anything is cleared: it may fail
+        if self.shouldOverwrite:
+            _check_overwrite(path, needed)
+            # An empty overwrite clears the folder without the JVM, so on Spark Connect too.
+            spark.createDataFrame([], "value string").write.mode("overwrite").text(path)
         own: dict[str, Any] = {"formatVersion": FORMAT_VERSION}
         if folder is not None:
-            pieces = sum(-(-file.stat().st_size // _PIECE_BYTES) for file in folder.iterdir())
-            own["files"] = {"folder": folder.name, "batches": -(-pieces // _PIECES_A_BATCH)}
+            pieces = sum(-(-file.stat().st_size // _PIECE_BYTES) for file in files)
+            own["files"] = {"folder": folder, "batches": -(-pieces // _PIECES_A_BATCH)}
         # On 3.5 the type says SparkContext, but only its version is read, which a session has too.
         metadata = DefaultParamsWriter._get_metadata_to_save(stage, spark, {_SECTION: own})  # type: ignore[arg-type, unused-ignore]
         spark.createDataFrame([(metadata,)], "value string").coalesce(1).write.text(f"{path}/metadata")
-        if folder is not None:
-            for number, batch in enumerate(_batches(_pieces(folder))):
-                rows = spark.createDataFrame(batch, "piece int, file string, content binary").coalesce(1)
-                rows.write.option("compression", "none").parquet(_batch_path(path, number))
+        for number, batch in enumerate(_batches(_pieces(files))):
+            rows = spark.createDataFrame(batch, "piece int, file string, content binary").coalesce(1)
+            rows.write.option("compression", "none").parquet(_batch_path(path, number))
 
 
 class StageReader(MLReader[Any]):
@@ -149,9 +163,17 @@ def _checked_name(name: str, path: str) -> str:
     return name
 
 
-def _pieces(folder: Path) -> Iterator[tuple[int, str, bytes]]:
+def _check_overwrite(path: str, needed: Sequence[Path]) -> None:
+    """ValueError where clearing ``path`` would take a folder with it that the stage reads."""
+    target = local_path(path).resolve()
+    for folder in needed:
+        if folder.resolve().is_relative_to(target):
+            raise ValueError(f"{path} holds the model of this stage ({folder}): save the stage to another path")
+
+
+def _pieces(files: Sequence[Path]) -> Iterator[tuple[int, str, bytes]]:
     number = 0
-    for path in sorted(folder.iterdir()):
+    for path in files:
         with path.open("rb") as file:
             while content := file.read(_PIECE_BYTES):
                 yield number, path.name, content

@@ -23,7 +23,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from reprlib import repr as shown
 from typing import Any
@@ -33,6 +33,8 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 MANIFEST = "prepared.json"
 PRECISIONS = ("float32", "bfloat16", "int8")
+MOST_LENGTH = 2**20
+"""Most tokens of one sequence that any model may have: the table of position biases grows with it."""
 _SECONDS_TO_WRITE = 24 * 3600  # no folder takes that long
 
 
@@ -72,9 +74,20 @@ class PreparedModel:
     """Bytes of each file beside ``prepared.json``."""
 
     @property
+    def digest(self) -> str:
+        """SHA-256 over all that makes the vectors, which `verify` checks; ``hash`` is but said of it."""
+        content = [FORMAT_VERSION, self.max_length, dataclasses.asdict(self.architecture), self.files]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
     def key(self) -> str:
-        """A short name of this content, for folders and archives."""
-        return prepared_key(self.name, self.precision, self.hash)
+        """A short name of this content, for copies of the folder: another's model never has it."""
+        return prepared_key(self.name, self.precision, self.digest)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The folder's files, whatever else lies there."""
+        return [self.path / name for name in sorted([MANIFEST, *self.files])]
 
     @property
     def dimension(self) -> int:
@@ -104,7 +117,12 @@ def file_name(name: str) -> str:
 def cache_dir() -> Path:
     """The folder of this machine's prepared models: ``spark_instructor`` inside HF_HOME."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(os.environ.get("HF_HOME", default), "spark_instructor").expanduser()
+    folder = os.path.expanduser(os.path.expandvars(os.environ.get("HF_HOME", default)))
+    if folder.startswith("~"):
+        raise FileNotFoundError(
+            f"there is no home folder to keep prepared models in ({folder}): set HF_HOME to a folder"
+        )
+    return Path(folder, "spark_instructor").absolute()
 
 
 def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[PreparedModel]:
@@ -175,7 +193,7 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
         "name": isinstance(fields["name"], str) and file_name(fields["name"]) == fields["name"],
         "hash": isinstance(fields["hash"], str) and re.fullmatch("[0-9a-f]{64}", fields["hash"]) is not None,
         "precision": fields["precision"] in PRECISIONS,
-        "max_length": type(fields["max_length"]) is int and fields["max_length"] >= 2,
+        "max_length": type(fields["max_length"]) is int and 2 <= fields["max_length"] <= MOST_LENGTH,
         "architecture": isinstance(shape.layer_norm_epsilon, float)
         and all(type(number) is int and number > 0 for number in numbers),
         "files": _maps(fields["files"], files, str),
@@ -228,8 +246,9 @@ def publish_folder(final: Path) -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     for left in final.parent.glob(f".{glob.escape(final.name)}-*"):
-        if time.time() - left.stat().st_mtime > _SECONDS_TO_WRITE:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process gave it its name just now
+            if time.time() - left.stat().st_mtime > _SECONDS_TO_WRITE:
+                shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         yield temporary

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from .files import expand_user
+from .files import local_path
 
 _PACKAGED = Path(__file__).parent / "models"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -65,24 +65,30 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     Raises ValueError for an unknown name, FileNotFoundError for a missing folder, and ConnectionError,
     saying what to do, where the hub cannot be reached.
     """
-    known = {one.name: one for one in _KNOWN}.get(model)
+    known = _known(model)
     if known is not None:
         return _PACKAGED / known.name if known.source == "packaged" else _from_hub(known.source, revision)
-    path = local_path(model)
-    with suppress(OSError):  # a name that is too long for a file system
-        if model and path.is_dir():
-            return path
+    path = local_folder(model)
+    if path is not None:
+        return path
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
         return _from_hub(model, revision)
     if "/" in model or "\\" in model:
-        raise FileNotFoundError(f"there is no checkpoint folder {path}")
+        raise FileNotFoundError(f"there is no checkpoint folder {local_path(model)}")
     names = ", ".join(one.name for one in _KNOWN)
     raise ValueError(f"unknown model {model!r}: expected one of {names}, a hub id (owner/name) or a folder")
 
 
-def local_path(path: str) -> Path:
-    """A path given as such, as a ``file:`` URI, or as a Volume's ``dbfs:`` URI."""
-    return expand_user(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path))
+def local_folder(model: str) -> Path | None:
+    """The folder of one's own that ``model`` names; None for a known name, whatever lies here, and for a hub id."""
+    with suppress(OSError):  # a name that is too long for a file system
+        if model and _known(model) is None and local_path(model).is_dir():
+            return local_path(model)
+    return None
+
+
+def _known(name: str) -> KnownModel | None:
+    return next((one for one in _KNOWN if one.name == name), None)
 
 
 @cache  # one session keeps to one revision, and asks the hub once
@@ -103,7 +109,7 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
     try:
         folder = download("*.safetensors")
         if not any(folder.glob("*.safetensors")):
-            folder = download("pytorch_model.bin")
+            folder = download("*pytorch_model.bin")
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ValueError(
             f"the hub has no {hub_id} at revision {revision or 'main'}, or it is private and no token is set: {error}"

@@ -66,6 +66,6 @@ def _is_local(spark: SparkSession) -> bool:
 
 def _zipped(model: PreparedModel, archive: Path) -> Path:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path in sorted(model.path.iterdir()):
+        for path in model.paths:
             file.write(path, path.name)
     return archive

@@ -16,11 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..files import JsonObject, is_file, is_name, read_json, reading, shown
-from ..prepared import Architecture, file_hash
+from ..prepared import MOST_LENGTH, Architecture, file_hash
 
 DEFAULT_MAX_LENGTH = 512  # T5's own, where the checkpoint does not say
 _NO_LIMIT = 10**9  # transformers writes 10**30 for a tokenizer without a limit
-_MOST_LENGTH = 2**20  # the table of position biases, made for all lengths, grows with it
 _LIMITS = (
     ("sentence_bert_config.json", "max_seq_length"),
     ("tokenizer_config.json", "model_max_length"),  # where sentence-transformers 6 writes it
@@ -77,8 +76,14 @@ class Checkpoint:
     def embedding(self) -> Tensor:
         """The token embeddings (vocab_size, d_model), under whichever of its two names they are stored."""
         stored = self._encoder_tensors
-        name = "shared.weight" if "shared.weight" in stored else "encoder.embed_tokens.weight"
-        return self._checked(stored, name, (self.architecture.vocab_size, self.architecture.d_model))
+        expected = (self.architecture.vocab_size, self.architecture.d_model)
+        names = [name for name in ("shared.weight", "encoder.embed_tokens.weight") if name in stored]
+        embedding = self._checked(stored, names[0] if names else "shared.weight", expected)
+        if len(names) == 2 and not torch.equal(embedding, self._checked(stored, names[1], expected)):
+            raise ValueError(
+                f"{stored.source}: {names[0]} and {names[1]} differ, and T5 has one embedding. {_SUPPORTED}"
+            )
+        return embedding
 
     def dense(self) -> Tensor | None:
         """The Dense layer (dimension, d_model) in float32; None where modules.json names none."""
@@ -184,6 +189,11 @@ class Checkpoint:
             raise ValueError(
                 f"{config.path}: a Dense layer with a bias or an activation is not supported. {_SUPPORTED}"
             )
+        for name in ("module_input_name", "module_output_name"):
+            if config.get(name, str, "sentence_embedding") != "sentence_embedding":
+                raise ValueError(f"{config.path}: a Dense layer with a {name} is not supported. {_SUPPORTED}")
+        if config.get("use_residual", bool):
+            raise ValueError(f"{config.path}: a Dense layer with use_residual is not supported. {_SUPPORTED}")
         return config.whole_number("out_features")
 
     def _read_max_length(self) -> int:
@@ -192,9 +202,9 @@ class Checkpoint:
             value = self._read_json(path).get(key) if is_file(path) else None
             if value is None or (type(value) is int and value >= _NO_LIMIT):
                 continue
-            if type(value) is not int or not 2 <= value <= _MOST_LENGTH:
+            if type(value) is not int or not 2 <= value <= MOST_LENGTH:
                 raise ValueError(
-                    f"{path}: {key} is {shown(value)}, expected a whole number of at least 2 and at most {_MOST_LENGTH}"
+                    f"{path}: {key} is {shown(value)}, expected a whole number of at least 2 and at most {MOST_LENGTH}"
                 )
             return value
         return DEFAULT_MAX_LENGTH

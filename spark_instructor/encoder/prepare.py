@@ -46,14 +46,16 @@ def prepare(
     folder; one that is there already is used again.
 
     Raises FileNotFoundError and ValueError, naming the file, where the checkpoint is incomplete, damaged
-    or of an unsupported architecture; ValueError for an unknown precision, and where a prepared model
-    narrower than float32 is wanted in another precision; FileExistsError where ``into`` holds something else.
+    or of an unsupported architecture; ValueError for an unknown precision, where a prepared model narrower
+    than float32 is wanted in another precision, and where a prepared folder was altered; FileExistsError
+    where ``into`` holds something else.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     folder = expand_user(checkpoint).absolute()
     source = read_prepared(folder) if is_prepared(folder) else Checkpoint(folder)
     if isinstance(source, PreparedModel):
+        source.verify()
         if source.precision == precision and into is None:
             return folder
         if source.precision not in (precision, "float32"):
@@ -61,9 +63,8 @@ def prepare(
                 f"'{source.name}' ({folder}) was prepared in {source.precision}, and {precision} cannot be won back "
                 f"from it. Load the original checkpoint, or keep precision '{source.precision}'."
             )
-        name, content = source.name, source.hash
-        if source.precision != precision:
-            content = _content_hash(source.hash, precision)
+        name = source.name
+        content = source.hash if source.precision == precision else _content_hash(source.digest, precision)
     else:
         name, content = checkpoint_name(folder), _content_hash(source.content_hash(), precision)
 
@@ -81,6 +82,8 @@ def prepare(
             max_length=source.max_length,
             architecture=source.architecture,
         )
+        for file in new.iterdir():
+            file.chmod(0o644)  # whatever the umask and safetensors say: executors may be other users
     _is_there(final, content)  # where another process was first, with something else
     return final
 
@@ -98,9 +101,12 @@ def _content_hash(source_hash: str, precision: str) -> str:
 
 
 def _is_there(folder: Path, content: str) -> bool:
-    """Whether the prepared model is there already; FileExistsError where something else is."""
-    if is_prepared(folder) and read_prepared(folder).hash == content:
-        return True
+    """Whether the prepared model is there already, and whole; FileExistsError where something else is."""
+    if is_prepared(folder):
+        found = read_prepared(folder)
+        if found.hash == content:
+            found.verify()
+            return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and holds something else; name a new or an empty folder")
     return False
@@ -132,7 +138,6 @@ def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Pat
         tensors[name] = tensor.clone() if memory in stored else tensor
         stored.add(memory)
     save_file(tensors, path)
-    path.chmod(0o644)  # safetensors makes it its writer's alone, but executors may be other users
 
 
 def _tensors(source: Checkpoint | PreparedModel) -> Iterable[tuple[str, Tensor]]:

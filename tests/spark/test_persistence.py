@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from checkpoints import copy_tiny
+from checkpoints import copy_tiny, write_checkpoint
 from processes import run_python
 from pyspark.errors import AnalysisException
 from pyspark.ml import Pipeline, PipelineModel
@@ -15,6 +15,8 @@ from pyspark.sql import functions as F
 from vectors import TOLERANCE
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
+from spark_instructor.encoder import prepare
+from spark_instructor.prepared import MANIFEST
 
 SAVED_V1 = Path(__file__).parents[1] / "data" / "saved_pipeline_v1"
 
@@ -163,6 +165,42 @@ def test_overwrite(spark, tiny, path):
     assert {one.name for one in files_of(path).iterdir() if one.is_dir()} == {"metadata"}
 
 
+@pytest.mark.one_kind
+def test_a_save_that_fails_clears_nothing(spark, tiny, path, tmp_path):
+    embedder(tiny).save(path)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint folder"):
+        embedder(tmp_path / "gone").write().overwrite().save(path)
+    assert InstructorEmbeddings.load(path).getOutputCol() == "vector"
+
+
+@pytest.mark.one_kind
+@pytest.mark.parametrize("saved_to", ["", "/models/mine"])
+def test_no_save_over_its_own_model(spark, tmp_path, saved_to):
+    checkpoint = copy_tiny(tmp_path / "models" / "mine")
+    target = f"file://{tmp_path}{saved_to}"
+    with pytest.raises(ValueError, match=f"{target} holds the model of this stage .*save the stage to another path"):
+        embedder(checkpoint).write().overwrite().save(target)
+    assert (checkpoint / "modules.json").is_file()
+
+
+@pytest.mark.one_kind
+def test_two_models_of_one_name(spark, tmp_path):
+    """They are told apart by their content, whatever their folders are called, and so is what else lies there."""
+    data = spark.createDataFrame([("some text",)], "text string").coalesce(1)
+    wanted, found = [], []
+    for seed in (0, 1):
+        checkpoint = write_checkpoint(tmp_path / "model", seed=seed)
+        mine = prepare(checkpoint, into=tmp_path / f"team {seed}" / "modèle")
+        (mine / ".DS_Store").write_bytes(b"Finder")
+        (mine / "notes").mkdir()
+        shutil.rmtree(checkpoint)
+        wanted.append(embedder(mine).transform(data).collect())
+        embedder(mine).save(f"file://{tmp_path}/saved {seed}")
+    for seed in (0, 1):
+        found.append(InstructorEmbeddings.load(f"file://{tmp_path}/saved {seed}").transform(data).collect())
+    assert found == wanted and wanted[0] != wanted[1]
+
+
 def test_pieces_and_batches(spark, tiny, path, tmp_path, monkeypatch):
     """A model of several batches of several pieces comes back byte for byte."""
     monkeypatch.setattr("spark_instructor.persistence._PIECE_BYTES", 1 << 16)
@@ -204,6 +242,18 @@ def test_what_load_refuses(spark, tiny, path, tmp_path, monkeypatch):
         InstructorEmbeddings.load(path)
     cache = tmp_path / "cold" / "spark_instructor"
     assert list(cache.iterdir()) == [], "what was refused left something behind"
+
+    # A stranger's model, under the name that one's own has in the cache.
+    own = prepare(tiny)
+    stranger = prepare(write_checkpoint(tmp_path / "tiny", seed=1), into=tmp_path / "stranger")
+    manifest = json.loads((stranger / MANIFEST).read_text())
+    (stranger / MANIFEST).write_text(json.dumps({**manifest, "hash": stage._prepared().hash}))
+    embedder(stranger).write().overwrite().save(path)
+    edit_metadata(path, files={"folder": own.name, "batches": 1})
+    shutil.rmtree(own)
+    with pytest.raises(ValueError, match=f"the saved model {own.name} is not what was saved: .* holds "):
+        InstructorEmbeddings.load(path)
+    assert not own.exists()
 
     edit_metadata(path, formatVersion=2)
     with pytest.raises(ValueError, match=r"format version 2; this spark_instructor reads versions up to 1\. Update"):

@@ -64,8 +64,8 @@ def test_sent_once(spark, model, monkeypatch):
     archives = []
     monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
     monkeypatch.setattr(shipping, "_send", lambda spark, model, archive: archives.append(archive))
-    again = dataclasses.replace(model, hash="1" * 64)
-    other = dataclasses.replace(model, hash="2" * 64)
+    again = dataclasses.replace(model, max_length=11)
+    other = dataclasses.replace(model, max_length=12)
     for one in (again, other, again):
         ship(spark, one)
     assert archives == [f"{again.key}.zip", f"{other.key}.zip"]
@@ -76,7 +76,7 @@ def test_a_failed_sending_is_tried_again(spark, model, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
-    one = dataclasses.replace(model, hash="3" * 64)
+    one = dataclasses.replace(model, max_length=13)
     monkeypatch.setattr(shipping, "_send", full)
     with pytest.raises(OSError, match="No space left"):
         ship(spark, one)
@@ -99,4 +99,4 @@ def test_shared_folder(spark, tiny, tiny_model, tmp_path):
     stage.setSharedFolder(str(tmp_path))
     (row,) = stage.transform(spark.createDataFrame([("a text",)], "text string")).collect()
     assert_embedded(tiny_model, "", ["a text"], [row.vector])
-    assert [path.name for path in tmp_path.iterdir()] == [prepare(tiny).name]
+    assert [path.name for path in tmp_path.iterdir()] == [read_prepared(prepare(tiny)).key]

@@ -150,6 +150,13 @@ def test_copies_are_apart():
     assert copied.getStorageRef() == stage.uid
 
 
+def test_a_known_name_is_no_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare(tiny, "int8", into="instructor_base")
+    assert InstructorEmbeddings.pretrained("instructor_base").getPrecision() == "float32"
+    assert InstructorEmbeddings.loadSavedModel("./instructor_base").getPrecision() == "int8"
+
+
 def test_precision_asks_no_hub(tiny, tmp_path):
     assert InstructorEmbeddings.pretrained("owner/not-downloaded").getPrecision() == "float32"
     prepared = prepare(tiny, "bfloat16", into=tmp_path / "prepared")

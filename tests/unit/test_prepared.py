@@ -1,5 +1,6 @@
 """The prepared folder: reading, checking and listing it, and giving it its name."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -29,7 +30,14 @@ class TestRead:
         model = read_prepared(prepared)
         assert (model.path, model.name, model.precision, model.dimension) == (prepared, "model", "float32", 24)
         assert model.architecture.num_layers == 1
-        assert model.key == f"model-float32-{model.hash[:16]}"
+        assert model.key == f"model-float32-{model.digest[:16]}"
+
+    def test_key_is_of_the_content(self, prepared):
+        """A folder may say any hash of itself, and still not be taken for another model."""
+        model = read_prepared(prepared)
+        assert dataclasses.replace(model, hash="0" * 64).key == model.key
+        assert dataclasses.replace(model, max_length=99).key != model.key
+        assert dataclasses.replace(model, files={**model.files, "tokenizer.json": "0" * 64}).key != model.key
 
     @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "prepared.json"])
     def test_missing_file(self, prepared, name):
@@ -56,7 +64,9 @@ class TestRead:
         with pytest.raises(ValueError, match=r"prepared\.json is damaged .* prepare it again"):
             read_prepared(prepared)
 
-    @pytest.mark.parametrize("changes", [{"architecture": {"d_model": 1}}, {"architecture": 3}], ids=str)
+    @pytest.mark.parametrize(
+        "changes", [{"architecture": {"d_model": 1}}, {"architecture": 3}, {"max_length": 2**27}], ids=str
+    )
     def test_wrong_kind_in_manifest(self, prepared, changes):
         edit_json(prepared / "prepared.json", **changes)
         with pytest.raises(ValueError, match=r"prepared\.json is damaged"):
@@ -124,6 +134,8 @@ class TestList:
         ({"HF_HOME": "/models"}, "/models/spark_instructor"),
         ({"HF_HOME": "~/models"}, "~/models/spark_instructor"),
         ({"XDG_CACHE_HOME": "/cache"}, "/cache/huggingface/spark_instructor"),
+        ({"HF_HOME": "$HOME/models"}, "~/models/spark_instructor"),
+        ({"HF_HOME": "models"}, "~/here/models/spark_instructor"),
         ({}, "~/.cache/huggingface/spark_instructor"),
     ],
     ids=str,
@@ -131,11 +143,22 @@ class TestList:
 def test_cache_dir(monkeypatch, tmp_path, variables, folder):
     """Beside the hub's own cache, wherever that is."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     for name in ("HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_dir() == Path(folder).expanduser()
+
+
+def test_no_home(monkeypatch):
+    """Some containers run as a user that the system does not know."""
+    for name in ("HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(FileNotFoundError, match=r"there is no home folder .*: set HF_HOME to a folder"):
+        cache_dir()
 
 
 class TestPublish:

@@ -51,7 +51,7 @@ class TestResult:
         model = read_prepared(prepare(checkpoint, "bfloat16"))
         assert (model.name, model.precision, model.max_length, model.dimension) == ("checkpoint", "bfloat16", 512, 24)
         assert model.path.parent == cache_dir()
-        assert model.path.name == model.key
+        assert model.path.name == f"checkpoint-bfloat16-{model.hash[:16]}"
         model.verify()
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -178,6 +178,19 @@ class TestFolder:
                 prepare(checkpoint, into=tmp_path / name)
         assert (tmp_path / "file").read_text() == (tmp_path / "full" / "file").read_text() == "mine"
         assert read_prepared(tmp_path / "other").precision == "bfloat16"
+
+    @pytest.mark.parametrize("made_of", ["checkpoint", "prepared folder"])
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_an_altered_one_is_not_used(self, monkeypatch, checkpoint, tmp_path, made_of, precision):
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        prepared = prepare(checkpoint)
+        source = checkpoint if made_of == "checkpoint" else prepared
+        altered = prepare(source, precision) if made_of == "checkpoint" else prepared
+        weights = bytearray((altered / "model.safetensors").read_bytes())
+        weights[-1] ^= 1
+        (altered / "model.safetensors").write_bytes(weights)
+        with pytest.raises(ValueError, match=r"model\.safetensors was changed after it was prepared"):
+            prepare(source, precision)
 
     def test_error_leaves_nothing(self, monkeypatch, checkpoint, tmp_path):
         def fail(*_, **__):
