@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import functions as F
 
 from .annotation import column, input_field, quoted
 from .worker import on_executor
@@ -60,7 +62,7 @@ class WriteCounts(NamedTuple):
 
 def write_to_milvus(
     df: DataFrame,
-    uri: str,
+    uri: str | os.PathLike[str],
     collection: str,
     id_col: str,
     vector_col: str,
@@ -103,6 +105,7 @@ def write_to_milvus(
         raise ValueError(f"on_invalid is {on_invalid!r}, expected one of {', '.join(_ON_INVALID)}")
     if batch_size < 1 or retries < 0:
         raise ValueError(f"batch_size is {batch_size} and retries is {retries}, expected at least 1 and 0")
+    uri = os.fspath(uri)
     if not (_SERVER.match(uri) or is_file(uri)):
         raise ValueError(f"uri is {uri!r}, expected a server's address (http://host:19530) or a file's path (x.db)")
     rows, said = _selected(df, id_col, vector_col, payload_cols)
@@ -135,6 +138,8 @@ def is_file(uri: str) -> bool:
 
 def _selected(df: DataFrame, id_col: str, vector_col: str, payload_cols: Sequence[str]) -> tuple[DataFrame, int | None]:
     """The columns to write, keys as bigint or string and vectors as floats; and the width that metadata tells."""
+    if isinstance(payload_cols, str):
+        raise TypeError(f"payload_cols is the str {payload_cols!r}, expected a list of columns")
     names = [id_col, vector_col, *payload_cols]
     if len(set(names)) < len(names):
         raise ValueError(f"write_to_milvus: a column is named twice among {', '.join(names)}")
@@ -162,7 +167,7 @@ def _selected(df: DataFrame, id_col: str, vector_col: str, payload_cols: Sequenc
 
 
 def _width_of_first(rows: DataFrame, vector_col: str) -> int:
-    first = rows.where(column(vector_col).isNotNull()).select(column(vector_col)).first()
+    first = rows.where(F.size(column(vector_col)) > 0).select(column(vector_col)).first()
     if first is None:
         raise ValueError(
             f"write_to_milvus: column {vector_col!r} has no vector to take the collection's dimension from; "
@@ -203,7 +208,13 @@ def _create(client: Any, collection: str, columns: StructType, dimension: int, i
         schema.add_field(field.name, types[_PAYLOADS[type_][0]], nullable=True, **_string_limit(type_))
     indexes = client.prepare_index_params()
     indexes.add_index(vector.name, **index)
-    client.create_collection(collection, schema=schema, index_params=indexes)
+    client.create_collection(collection, schema=schema)
+    try:
+        client.create_index(collection, indexes)
+        client.load_collection(collection)
+    except Exception:
+        client.drop_collection(collection)  # without its index it would pass for whole at the next call
+        raise
 
 
 def _string_limit(type_: str) -> dict[str, int]:

@@ -75,7 +75,7 @@ _READ = {
 }
 _NOT_READ = {
     # Another file has said already what this one would.
-    "safetensors": ("tokenizer_config.json", "special_tokens_map.json", "spiece.model", "README.md"),
+    "safetensors": ("special_tokens_map.json", "spiece.model", "README.md"),
     "slow": ("special_tokens_map.json",),
 }
 _ALL_OPTIONAL = ("sentence_bert_config.json", "tokenizer_config.json", POOLING)  # each of their keys

@@ -37,6 +37,14 @@ class _Module(NamedTuple):
     folder: Path
 
 
+class ListedToken(NamedTuple):
+    """A token that a file beside the tokenizer's own adds to it."""
+
+    path: Path
+    content: str
+    id: str
+
+
 class Checkpoint:
     """A folder in the layout of sentence-transformers: config.json, weights, modules.json, 2_Dense.
 
@@ -56,6 +64,7 @@ class Checkpoint:
         self._open_weights()
         self.architecture = self._read_architecture(config)
         self.max_length = self._read_max_length()
+        self.added_tokens = self._read_added_tokens()
         self.tokenizer_json = self._optional(self._encoder_folder / "tokenizer.json")
         self.spiece_model = self._optional(self._encoder_folder / "spiece.model")
         if self.tokenizer_json is None and self.spiece_model is None:
@@ -78,7 +87,7 @@ class Checkpoint:
         stored = self._encoder_tensors
         expected = (self.architecture.vocab_size, self.architecture.d_model)
         names = [name for name in ("shared.weight", "encoder.embed_tokens.weight") if name in stored]
-        embedding = self._checked(stored, names[0] if names else "shared.weight", expected)
+        embedding = self._checked(stored, names[0] if names else "encoder.embed_tokens.weight", expected)
         if len(names) == 2 and not torch.equal(embedding, self._checked(stored, names[1], expected)):
             raise ValueError(
                 f"{stored.source}: {names[0]} and {names[1]} differ, and T5 has one embedding. {_SUPPORTED}"
@@ -151,6 +160,10 @@ class Checkpoint:
         settings = self._encoder_folder / "sentence_bert_config.json"
         if is_file(settings) and self._read_object(settings).get("do_lower_case", bool):
             raise ValueError(f"{settings}: do_lower_case is not supported; lower-case the texts yourself")
+        settings = self._encoder_folder / "tokenizer_config.json"
+        side = self._read_object(settings).get("truncation_side", str, "right") if is_file(settings) else "right"
+        if side != "right":
+            raise ValueError(f"{settings}: truncation_side {shown(side)} is not supported; a long text loses its end")
 
         pooling_folder = self._module_folder("Pooling")
         assert pooling_folder is not None  # _read_modules requires it
@@ -208,6 +221,31 @@ class Checkpoint:
                 )
             return value
         return DEFAULT_MAX_LENGTH
+
+    def _read_added_tokens(self) -> list[ListedToken]:
+        """The tokens that transformers adds to those of the tokenizer's own file, where they are not among them."""
+        path = self._encoder_folder / "added_tokens.json"
+        listed = []
+        for token, number in self._read_json(path).items() if is_file(path) else ():
+            if type(number) is not int:  # not shown, as the file may be a link to some other one
+                kind = type(number).__name__
+                raise ValueError(f"{path}: the id of {shown(token)} is of the kind {kind}, expected a whole number")
+            listed.append(ListedToken(path, token, str(number)))
+
+        path = self._encoder_folder / "tokenizer_config.json"
+        tokens = self._read_json(path).get("added_tokens_decoder") if is_file(path) else None
+        tokens = {} if tokens is None else tokens
+        if not isinstance(tokens, dict):
+            raise ValueError(f"{path}: added_tokens_decoder is {shown(tokens)}, expected tokens by their ids")
+        for number, token in tokens.items():
+            content = token.get("content") if isinstance(token, dict) else None
+            if not isinstance(content, str):
+                raise ValueError(
+                    f"{path}: added_tokens_decoder has {shown(token)} at {shown(number)}, expected an object whose "
+                    "content is text"
+                )
+            listed.append(ListedToken(path, content, number))
+        return listed
 
     def _open_weights(self) -> None:
         self._encoder_tensors = _open_tensors(self._encoder_folder)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import expand_user
+from ..files import expand_user, shown
 from ..prepared import (
     FORMAT_VERSION,
     PRECISIONS,
@@ -123,6 +123,12 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
             f"{source.folder}: the tokenizer knows {known} tokens, but config.json has a "
             f"vocab_size of {source.architecture.vocab_size}: they do not belong together"
         )
+    for listed in source.added_tokens:
+        if str(tokenizer.token_to_id(listed.content)) != listed.id:
+            raise ValueError(
+                f"{listed.path} adds the token {shown(listed.content)} with the id {shown(listed.id)}, which the "
+                "tokenizer lacks: save the checkpoint with a fast tokenizer, whose tokenizer.json has all tokens"
+            )
     tokenizer.save(str(path), pretty=False)
 
 

@@ -224,6 +224,12 @@ def _from_sentencepiece(path: Path, extra_ids: int = 100) -> tuple[Tokenizer, by
     pieces = [piece.piece for piece in model.pieces]
     if not {*_SPECIAL} <= {*pieces} or pieces.index("<unk>") != trained.unk_id:
         raise ValueError(f"{path} lacks one of the pieces {', '.join(_SPECIAL)}: it is not a T5 tokenizer")
+    for piece in model.pieces:
+        if piece.type in (piece.USER_DEFINED, piece.CONTROL) and piece.piece not in _SPECIAL:
+            raise ValueError(
+                f"{path} has the piece {shown(piece.piece)}, which stands for itself: save the checkpoint with a fast "
+                "tokenizer, whose tokenizer.json says how"
+            )
     extra = [f"<extra_id_{i}>" for i in range(extra_ids - 1, -1, -1)]
     vocabulary = [(piece.piece, piece.score) for piece in model.pieces] + [(token, 0.0) for token in extra]
     with _naming(path):

@@ -219,3 +219,24 @@ def test_into_pymilvus_own_collection(spark, tmp_path):
     df = vectors(spark, [(1, [1.0, 2.0])]).withColumn("text", F.lit("hello"))
     assert write_to_milvus(df, uri, "c", "id", "vector", payload_cols=["text"]).written == 1
     assert rows_of(uri, "c")[0]["text"] == "hello"
+
+
+@pytest.mark.one_kind
+def test_an_index_that_cannot_be(spark, uri, collection):
+    """No collection without an index is left, for the next call to write to."""
+    rows = vectors(spark, [(1, []), (2, [1.0, 0.0])])
+    write = {"id_col": "id", "vector_col": "vector", "on_invalid": "skip"}
+    with pytest.raises(Exception, match="COSIN"):
+        write_to_milvus(rows, uri, collection, metric_type="cosin", **write)
+    counts = write_to_milvus(rows, Path(uri) if uri.endswith(".db") else uri, collection, metric_type="L2", **write)
+    assert counts == WriteCounts(written=1, nulls=0, invalid=1)
+    client = MilvusClient(uri)
+    (index,) = client.list_indexes(collection)
+    assert client.describe_index(collection, index)["metric_type"] == "L2"
+    client.close()
+
+
+@pytest.mark.one_kind
+def test_payload_cols_as_a_str(embedded, uri, collection):
+    with pytest.raises(TypeError, match="payload_cols is the str 'text', expected a list of columns"):
+        write_to_milvus(embedded, uri, collection, "key", "vector", payload_cols="text")

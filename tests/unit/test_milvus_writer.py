@@ -153,8 +153,14 @@ def test_index_parameters_reach_milvus():
         create_schema = staticmethod(MilvusClient.create_schema)
         prepare_index_params = staticmethod(MilvusClient.prepare_index_params)
 
-        def create_collection(self, name, schema, index_params):
+        def create_collection(self, name, schema):
+            assert [field.name for field in schema.fields] == ["id", "vector"]
+
+        def create_index(self, name, index_params):
             self.made = (name, [one.to_dict() for one in index_params])
+
+        def load_collection(self, name):
+            assert name == self.made[0]
 
     client = Creating()
     columns = StructType().add("id", LongType()).add("vector", ArrayType(FloatType()))

@@ -96,6 +96,23 @@ UNSUPPORTED = {
     "cls pooling, newly spelt": (write("1_Pooling/config.json", {"pooling_mode": "cls"}), "only mean pooling"),
     "Dense with bias": (edit("2_Dense/config.json", bias=True), "bias or an activation"),
     "Dense with tanh": (edit("2_Dense/config.json", activation_function="torch.nn.Tanh"), "bias or an activation"),
+    "Dense with residual": (edit("2_Dense/config.json", use_residual=True), "use_residual is not supported"),
+    "Dense of tokens": (
+        edit("2_Dense/config.json", module_input_name="token_embeddings"),
+        "a module_input_name is not supported",
+    ),
+    "the beginning is cut": (
+        edit("tokenizer_config.json", truncation_side="left"),
+        "truncation_side 'left' is not supported",
+    ),
+    "another token": (
+        write("added_tokens.json", {"<extra_id_0>": 1023, "[MED]": 1020}),
+        r"added_tokens\.json adds the token '<extra_id_0>' with the id '1023', which the tokenizer lacks",
+    ),
+    "another token, newly spelt": (
+        edit("tokenizer_config.json", added_tokens_decoder={"1": {"content": "</s>"}, "1020": {"content": "[MED]"}}),
+        r"tokenizer_config\.json adds the token '\[MED\]' with the id '1020'",
+    ),
     "two Dense": (
         write("modules.json", modules("Transformer", "Pooling", "Dense", "Dense")),
         r"lists the modules \['Transformer', 'Pooling', 'Dense', 'Dense'\]",
@@ -129,6 +146,7 @@ DAMAGED_JSON = {
     "limit of str": (edit("sentence_bert_config.json", max_seq_length="512"), "max_seq_length is '512'"),
     "dimension": (edit("2_Dense/config.json", out_features=0), "out_features is 0"),
     "tokenizer": (write("tokenizer.json", []), "not a readable T5 tokenizer"),
+    "added tokens": (edit("tokenizer_config.json", added_tokens_decoder={"1020": "[MED]"}), "expected an object whose"),
 }
 
 
@@ -175,6 +193,14 @@ class TestShapes:
     def test_other_dense(self, checkpoint, tmp_path):
         edit_json(checkpoint / "2_Dense" / "config.json", out_features=25)
         assert_refused(checkpoint, tmp_path / "prepared", ValueError, r"2_Dense.*\(24, 32\).*\(25, 32\)")
+
+    def test_two_embeddings(self, checkpoint, tmp_path):
+        tensors = tensors_of(checkpoint)
+        same = {**tensors, "encoder.embed_tokens.weight": tensors["shared.weight"].clone()}
+        write_weights(checkpoint, same)
+        prepare(checkpoint)
+        write_weights(checkpoint, {**same, "encoder.embed_tokens.weight": tensors["shared.weight"] * 2})
+        assert_refused(checkpoint, tmp_path / "prepared", ValueError, "shared.weight and encoder.embed.* differ")
 
     def test_tokenizer_with_more_tokens_than_embeddings(self, checkpoint, tmp_path):
         edit_json(checkpoint / "config.json", vocab_size=900)

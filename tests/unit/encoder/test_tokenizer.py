@@ -8,6 +8,7 @@ from checkpoints import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_python
+from sentencepiece import sentencepiece_model_pb2
 
 from spark_instructor.encoder import T5Tokenizer, tokenizer
 from spark_instructor.encoder.tokenizer import build_tokenizer
@@ -82,6 +83,16 @@ def test_metaspace_alone_would_differ(tmp_path, golden_ids):
 
 def test_from_sentencepiece(tmp_path, golden_ids):
     assert ids_of(build_tokenizer(None, TINY / "spiece.model"), tmp_path) == golden_ids
+
+
+@pytest.mark.parametrize("kind", ["USER_DEFINED", "CONTROL"])
+def test_pieces_that_stand_for_themselves(tmp_path, kind):
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString((TINY / "spiece.model").read_bytes())
+    model.pieces.add(piece="[MED]", type=getattr(model.SentencePiece, kind))
+    (tmp_path / "spiece.model").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"spiece\.model has the piece '\[MED\]', which stands for itself"):
+        build_tokenizer(None, tmp_path / "spiece.model")
 
 
 @pytest.mark.parametrize(
