@@ -212,7 +212,7 @@ def _create(client: Any, collection: str, columns: StructType, dimension: int, i
     try:
         client.create_index(collection, indexes)
         client.load_collection(collection)
-    except Exception:
+    except BaseException:
         client.drop_collection(collection)  # without its index it would pass for whole at the next call
         raise
 

@@ -123,8 +123,10 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
             f"{source.folder}: the tokenizer knows {known} tokens, but config.json has a "
             f"vocab_size of {source.architecture.vocab_size}: they do not belong together"
         )
+    # An ordinary piece with that id is not enough: added tokens are looked for first, even inside words.
+    added = {str(number): token.content for number, token in tokenizer.get_added_tokens_decoder().items()}
     for listed in source.added_tokens:
-        if str(tokenizer.token_to_id(listed.content)) != listed.id:
+        if added.get(listed.id) != listed.content:
             raise ValueError(
                 f"{listed.path} adds the token {shown(listed.content)} with the id {shown(listed.id)}, which the "
                 "tokenizer lacks: save the checkpoint with a fast tokenizer, whose tokenizer.json has all tokens"

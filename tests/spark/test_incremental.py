@@ -161,6 +161,7 @@ def test_no_rows(spark, update, target):
     assert update({}) == Changes(absent=2)
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize("name", ["v[1]", "v{a,b}", "v*", "v\\1"])
 def test_targets_that_readers_take_for_patterns(spark, stage, tmp_path, name):
     source = spark.createDataFrame([(1, "a")], "id int, text string")

@@ -101,6 +101,10 @@ UNSUPPORTED = {
         edit("2_Dense/config.json", module_input_name="token_embeddings"),
         "a module_input_name is not supported",
     ),
+    "Dense into another": (
+        edit("2_Dense/config.json", module_output_name="x"),
+        "a module_output_name is not supported",
+    ),
     "the beginning is cut": (
         edit("tokenizer_config.json", truncation_side="left"),
         "truncation_side 'left' is not supported",
@@ -109,6 +113,7 @@ UNSUPPORTED = {
         write("added_tokens.json", {"<extra_id_0>": 1023, "[MED]": 1020}),
         r"added_tokens\.json adds the token '<extra_id_0>' with the id '1023', which the tokenizer lacks",
     ),
+    "a token that is an ordinary piece": (write("added_tokens.json", {"▁": 3}), "adds the token '▁' with the id '3'"),
     "another token, newly spelt": (
         edit("tokenizer_config.json", added_tokens_decoder={"1": {"content": "</s>"}, "1020": {"content": "[MED]"}}),
         r"tokenizer_config\.json adds the token '\[MED\]' with the id '1020'",
@@ -147,6 +152,14 @@ DAMAGED_JSON = {
     "dimension": (edit("2_Dense/config.json", out_features=0), "out_features is 0"),
     "tokenizer": (write("tokenizer.json", []), "not a readable T5 tokenizer"),
     "added tokens": (edit("tokenizer_config.json", added_tokens_decoder={"1020": "[MED]"}), "expected an object whose"),
+    "a list of added tokens": (
+        edit("tokenizer_config.json", added_tokens_decoder=[]),
+        r"decoder is \[\], expected tokens",
+    ),
+    "an added token's id": (
+        write("added_tokens.json", {"</s>": "1"}),
+        "of '</s>' is of the kind str, expected a whole",
+    ),
 }
 
 
@@ -314,6 +327,17 @@ class TestShardIndex:
     def test_no_map(self, sharded, tmp_path, weight_map):
         edit_json(sharded / "model.safetensors.index.json", weight_map=weight_map)
         assert_refused(sharded, tmp_path / "prepared", ValueError, "has no weight_map")
+
+
+@pytest.mark.parametrize("without", ["tokenizer.json", "spiece.model"])
+def test_added_tokens_that_the_tokenizer_has(checkpoint, without):
+    """As T5's own slow tokenizer lists them, in both spellings."""
+    (checkpoint / without).unlink()
+    listed = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"<extra_id_{i}>": 999 - i for i in range(100)}}
+    write_json(checkpoint / "added_tokens.json", listed)
+    by_id = {str(number): {"content": token, "special": True} for token, number in listed.items()}
+    edit_json(checkpoint / "tokenizer_config.json", added_tokens_decoder=by_id, truncation_side="right")
+    prepare(checkpoint)
 
 
 @pytest.mark.parametrize("without", ["sentence_bert_config.json", "tokenizer.json", "spiece.model"])

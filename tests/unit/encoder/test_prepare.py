@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from checkpoints import copy_tiny, edit_json, random_tensors, write_checkpoint, write_weights
+from checkpoints import copy_tiny, edit_json, random_tensors, write_checkpoint, write_json, write_weights
 from processes import run_python
 from safetensors.torch import load_file
 
@@ -105,8 +105,10 @@ class TestContent:
             lambda folder: edit_json(folder / "sentence_bert_config.json", max_seq_length=100),
             lambda folder: edit_json(folder / "config.json", layer_norm_epsilon=1e-5),
             lambda folder: edit_json(folder / "tokenizer.json", truncation=None, decoder=None),
+            lambda folder: edit_json(folder / "tokenizer_config.json", truncation_side="right"),
+            lambda folder: write_json(folder / "added_tokens.json", {"</s>": 1}),
         ],
-        ids=["weights", "Dense", "limit", "config", "tokenizer"],
+        ids=["weights", "Dense", "limit", "config", "tokenizer", "tokenizer config", "added tokens"],
     )
     def test_hash_follows_content(self, checkpoint, change):
         before = prepare(checkpoint)
