@@ -403,4 +403,6 @@ def _one_line(error: Exception) -> str:
     if "JAVA_GATEWAY_EXITED" in text:
         return "Spark did not start: it needs a JDK 17 or later; install one and set JAVA_HOME to its folder"
     raised = re.findall(r"^(?:[\w.]+\.)?(?:\w+(?:Error|Exception)): (.+)", text, re.MULTILINE)
-    return " ".join((raised[-1] if raised else re.split(r"\n\t|JVM stacktrace", text, maxsplit=1)[0]).split())
+    caused = re.findall(r"^Caused by: [\w.$]+: (.+)", text, re.MULTILINE)
+    without_stack = re.split(r"\n\t|JVM stacktrace", text, maxsplit=1)[0]
+    return " ".join((raised or caused or [without_stack])[-1].split())

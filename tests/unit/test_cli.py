@@ -200,4 +200,6 @@ RuntimeError: device is 'cuda', but torch
         "\n\nJVM stacktrace:\norg.apache.spark.SparkException\n\tat X",
     ):
         assert cli._one_line(Exception(jvm + stack)) == " ".join(jvm.split())
+    cause = "\n\tat X\nCaused by: java.lang.RuntimeException: in.txt is not a Parquet file\n\tat Y\n\t... 1 more"
+    assert cli._one_line(Exception(jvm + cause)) == "in.txt is not a Parquet file"
     assert "JDK 17" in cli._one_line(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))
