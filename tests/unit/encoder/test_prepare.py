@@ -39,8 +39,11 @@ def config_of(checkpoint):
 
 
 class TestResult:
-    def test_three_files_for_all_to_read(self, checkpoint, tmp_path):
+    @pytest.mark.parametrize("umask", [0o022, 0o077])
+    def test_three_files_for_all_to_read(self, checkpoint, tmp_path, umask):
+        before = os.umask(umask)
         prepared = prepare(checkpoint, into=tmp_path / "prepared")
+        os.umask(before)
         assert prepared == tmp_path / "prepared"
         assert names_in(prepared) == FILES
         # Executors may run as another user than the driver.
