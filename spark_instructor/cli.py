@@ -299,7 +299,7 @@ def _search(arguments: argparse.Namespace) -> None:
     import pyarrow.dataset as ds
 
     from .encoder import InstructorModel, prepare
-    from .incremental import FINGERPRINT
+    from .incremental import FINGERPRINT, fingerprint_start
     from .provenance import provenance
 
     try:
@@ -322,7 +322,7 @@ def _search(arguments: argparse.Namespace) -> None:
             f"{arguments.input} was embedded with {made_by['model']} in {made_by['precision']}, and {name} in "
             f"{precision} is another model now: vectors of two models have nothing to do with each other"
         )
-    if FINGERPRINT in dataset.schema.names and _models_of(dataset, FINGERPRINT) - {model.prepared.hash[:16]}:
+    if FINGERPRINT in dataset.schema.names and _models_of(dataset, FINGERPRINT) - {fingerprint_start(model.prepared)}:
         raise ValueError(
             f"{arguments.input} has rows of more than one model, as an embed_changes that was stopped leaves it, and "
             "their vectors have nothing to do with each other: run embed_changes to its end"
@@ -333,12 +333,12 @@ def _search(arguments: argparse.Namespace) -> None:
 
 
 def _models_of(dataset: Any, fingerprint: str) -> set[str]:
-    """The models that fingerprints of `embed_changes` name; a column of this name may be another's too."""
+    """How fingerprints of `embed_changes` begin, one for each model; a column of this name may be another's too."""
     if dataset.schema.field(fingerprint).type != pa.string():
         return set()
     models: set[str] = set()
     for batch in dataset.to_batches(columns=[fingerprint]):
-        found = pc.extract_regex(batch.column(0), r"^(?P<model>[0-9a-f]{16})-[0-9a-f]{64}$")
+        found = pc.extract_regex(batch.column(0), r"^(?P<model>[0-9a-f]{16}-)[0-9a-f]{64}$")
         models.update(found.drop_null().field("model").unique().to_pylist())
     return models
 

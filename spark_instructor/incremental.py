@@ -16,6 +16,7 @@ from pyspark.sql.types import StringType
 
 from .annotation import check_new, check_type, column, input_field, same_type
 from .annotator import InstructorEmbeddings
+from .prepared import PreparedModel
 from .provenance import with_provenance
 
 FINGERPRINT = "fingerprint"
@@ -169,7 +170,7 @@ def _fingerprinted(source: DataFrame, stage: InstructorEmbeddings, keys: list[st
     instruction = F.lit(stage.getInstruction()) if instruction_col is None else column(instruction_col)
     read = F.to_json(F.struct(column(fields[0].name).alias("text"), instruction.alias("instruction")))
     limits = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
-    fingerprint = F.concat(F.lit(_model_of(stage)), F.sha2(F.concat(F.lit(limits), read), 256))
+    fingerprint = F.concat(F.lit(fingerprint_start(stage._prepared())), F.sha2(F.concat(F.lit(limits), read), 256))
     return source.select("*", fingerprint.alias(FINGERPRINT))
 
 
@@ -181,9 +182,9 @@ def _in_parts(wanted: DataFrame, keys: list[str], parts: int) -> DataFrame:
     return wanted.select(*columns, F.col(FINGERPRINT).alias(FINGERPRINT, metadata={"parts": parts}), part.alias(PART))
 
 
-def _model_of(stage: InstructorEmbeddings) -> str:
-    """How fingerprints of the stage's model begin."""
-    return stage._prepared().hash[:16] + "-"
+def fingerprint_start(model: PreparedModel) -> str:
+    """How the fingerprints of a model's vectors begin, whatever the text."""
+    return model.hash[:16] + "-"
 
 
 def _embedded(rows: DataFrame, stage: InstructorEmbeddings) -> DataFrame:
@@ -247,7 +248,7 @@ def _same_key(keys: list[str]) -> Column:
 
 def _counts(compared: DataFrame, stage: InstructorEmbeddings, target: str) -> dict[int, Counter[str]]:
     """The rows of each kind in each part."""
-    another_model = ~F.col(_WAS).startswith(_model_of(stage))
+    another_model = ~F.col(_WAS).startswith(fingerprint_start(stage._prepared()))
     rows = compared.groupBy(F.coalesce(PART, _OLD_PART).alias(PART), _KIND).agg(
         F.count("*").alias("rows"), F.count_if(another_model & (F.col(_KIND) == "absent")).alias("strangers")
     )
