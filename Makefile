@@ -33,7 +33,7 @@ test-spark35: java .venv35/ready ## run the tests on Spark 3.5
 	.venv35/bin/python -m pytest $(foreach path,$(NOT_ON_35),--ignore tests/$(path)) $(ARGS)
 
 test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
-	.venv40/bin/python -m pytest tests/spark/test_goldens.py $(ARGS)
+	.venv40/bin/python -m pytest tests/spark/stages/test_goldens.py $(ARGS)
 
 soak: java .venv/ready ## run what takes long: a million texts through one worker, and the longest faults
 	$(BIN)/python -m pytest tests/spark -m soak --soak $(ARGS)

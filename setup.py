@@ -70,7 +70,7 @@ setup(
     keywords=["spark", "pyspark", "embeddings", "instructor", "sentence embeddings", "milvus", "databricks"],
     packages=find_packages(include=["spark_instructor", "spark_instructor.*"]),
     entry_points={"console_scripts": ["spark-instructor = spark_instructor.cli:main"]},
-    package_data={"spark_instructor": ["py.typed", "models/**"]},
+    package_data={"spark_instructor": ["py.typed", "models/instructor_tiny/**"]},
     python_requires=">=3.10",
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -13,7 +13,7 @@ import common
 import numpy as np
 import numpy.typing as npt
 
-from spark_instructor.prepared import file_hash, publish_folder
+from spark_instructor.models.prepared import file_hash, publish_folder
 
 HERE = Path(__file__).parent
 DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "

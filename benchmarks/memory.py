@@ -14,7 +14,7 @@ from common import say
 from peers import SparkInstructor
 from python_worker import PythonWorker
 
-from spark_instructor.prepared import PRECISIONS
+from spark_instructor.models.prepared import PRECISIONS
 
 WORKERS = (1, 2, 4)
 LONG, SHORT = 420, 9  # words, of about 512 and 20 tokens with the instruction

@@ -21,7 +21,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.prepared import WEIGHTS
+from spark_instructor.models.prepared import WEIGHTS
 
 TEXT = "what makes the price of bread rise when rain falls in spring and who pays for it then"
 WORDS_A_TEXT = 8

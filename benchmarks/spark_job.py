@@ -31,7 +31,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.functions import pandas_udf
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.prepared import PRECISIONS
+from spark_instructor.models.prepared import PRECISIONS
 
 TASKS = (1, 2)
 LEAST_COSINE = 0.999

@@ -12,7 +12,7 @@ from common import say
 from peers import SparkInstructor
 from python_worker import PythonWorker
 
-from spark_instructor.prepared import PRECISIONS
+from spark_instructor.models.prepared import PRECISIONS
 
 
 def main() -> None:

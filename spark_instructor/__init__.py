@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .annotation import Annotation
-    from .annotator import InstructorEmbeddings
-    from .assembler import DocumentAssembler
-    from .finisher import EmbeddingsFinisher
-    from .light_pipeline import LightPipeline
-    from .prepared import list_prepared
-    from .pretrained import known_models
+    from .models.prepared import list_prepared
+    from .models.registry import known_models
+    from .stages.annotation import Annotation
+    from .stages.assembler import DocumentAssembler
+    from .stages.embeddings import InstructorEmbeddings
+    from .stages.finisher import EmbeddingsFinisher
+    from .stages.light_pipeline import LightPipeline
 
 _MODULE_OF = {
-    "Annotation": "annotation",
-    "DocumentAssembler": "assembler",
-    "EmbeddingsFinisher": "finisher",
-    "InstructorEmbeddings": "annotator",
-    "LightPipeline": "light_pipeline",
-    "known_models": "pretrained",
-    "list_prepared": "prepared",
+    "Annotation": "stages.annotation",
+    "DocumentAssembler": "stages.assembler",
+    "EmbeddingsFinisher": "stages.finisher",
+    "InstructorEmbeddings": "stages.embeddings",
+    "LightPipeline": "stages.light_pipeline",
+    "known_models": "models.registry",
+    "list_prepared": "models.prepared",
 }
 
 __all__ = [

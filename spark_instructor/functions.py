@@ -7,8 +7,8 @@ from typing import Any
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from .annotation import VECTOR
-from .annotator import InstructorEmbeddings
+from .stages.annotation import VECTOR
+from .stages.embeddings import InstructorEmbeddings
 from .worker import embedding_function
 
 _OF_COLUMNS = ("inputCols", "outputCol", "outputCols", "instructionCol")

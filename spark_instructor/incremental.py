@@ -14,10 +14,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
-from .annotation import check_new, check_type, column, input_field, same_type
-from .annotator import InstructorEmbeddings
-from .prepared import PreparedModel
+from .models.prepared import PreparedModel
 from .provenance import with_provenance
+from .stages.annotation import check_new, check_type, column, input_field, same_type
+from .stages.embeddings import InstructorEmbeddings
 
 FINGERPRINT = "fingerprint"
 """The column of what decided a row's vector: the model's hash, and one of all the rest."""

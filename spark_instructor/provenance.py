@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from .annotation import column
+from .stages.annotation import column
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-    from .annotator import InstructorEmbeddings
+    from .stages.embeddings import InstructorEmbeddings
 
 _MADE_BY = "spark_instructor"
 

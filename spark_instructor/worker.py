@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .host import Shipped, locate, verified
+from .models.host_cache import Shipped, locate, verified
 
 if TYPE_CHECKING:
     from pyspark.sql.types import ArrayType, StructType
@@ -50,7 +50,7 @@ class Job:
 
 
 def on_executor(function: str, plain: dict[str, Any]) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """What a task calls: ``function`` ("module.name" of this package) with ``plain`` and its batches.
+    """What a task calls: ``function`` (a dotted name in this package) with ``plain`` and its batches.
 
     It is pickled by value and holds plain values alone, so that a worker without this package gets as far
     as saying so.
@@ -60,7 +60,7 @@ def on_executor(function: str, plain: dict[str, Any]) -> Callable[[Iterator[Any]
     def call(batches: Iterator[Any]) -> Iterator[Any]:
         from importlib import import_module
 
-        module, name = function.split(".")
+        module, _, name = function.rpartition(".")
         try:
             results = getattr(import_module(f"spark_instructor.{module}"), name)(plain, batches)
         except ImportError as error:

@@ -12,7 +12,7 @@ import pytest
 from processes import changed_environment, run_python
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
-from spark_instructor.pretrained import checkpoint_folder
+from spark_instructor.models.registry import checkpoint_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README": ROOT / "README.md"} | {f"docs-{page.stem}": page for page in sorted((ROOT / "docs").glob("*.md"))}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..files import JsonObject, is_file, is_name, read_json, reading, shown
-from ..prepared import MOST_LENGTH, Architecture, file_hash
+from ..models.prepared import MOST_LENGTH, Architecture, file_hash
 
 DEFAULT_MAX_LENGTH = 512  # T5's own, where the checkpoint does not say
 _NO_LIMIT = 10**9  # transformers writes 10**30 for a tokenizer without a limit

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from ..prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
+from ..models.prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
 from .batching import batches
 from .linear import linear
 from .t5 import Batch, T5Encoder

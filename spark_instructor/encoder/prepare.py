@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import expand_user, shown
-from ..prepared import (
+from ..models.prepared import (
     FORMAT_VERSION,
     PRECISIONS,
     TOKENIZER,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..prepared import Architecture
+from ..models.prepared import Architecture
 from .linear import linear
 
 _ROWS_MULTIPLE = 16

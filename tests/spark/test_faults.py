@@ -20,7 +20,7 @@ from processes import changed_environment
 from vectors import TOLERANCE, assert_embedded
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.prepared import WEIGHTS
+from spark_instructor.models.prepared import WEIGHTS
 
 pytestmark = pytest.mark.one_kind  # most have sessions of their own
 

@@ -18,9 +18,9 @@ from pyspark import cloudpickle
 from pyspark.sql.types import StructType
 
 from spark_instructor import worker
-from spark_instructor.annotation import VECTOR
 from spark_instructor.encoder import Encoded, InstructorModel, prepare
-from spark_instructor.host import Shipped
+from spark_instructor.models.host_cache import Shipped
+from spark_instructor.stages.annotation import VECTOR
 from spark_instructor.worker import Job, cached_model, embed_frame, embed_series, embedding_udf, torch_device
 
 

@@ -15,7 +15,7 @@ from checkpoints import write_json
 from hostile import BASES, SECRET, cases
 
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.pretrained import checkpoint_folder
+from spark_instructor.models.registry import checkpoint_folder
 
 CASES = cases()
 TEXTS = ["", "a text", "ﬁne ＡＢＣ ① ½ é, and another of some more words than that", "word " * 20]

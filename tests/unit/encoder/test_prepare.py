@@ -15,7 +15,7 @@ from processes import run_python
 from safetensors.torch import load_file
 
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.prepared import cache_dir, read_prepared
+from spark_instructor.models.prepared import cache_dir, read_prepared
 
 FILES = {"model.safetensors", "tokenizer.json", "prepared.json"}
 ALWAYS_FLOAT32 = {"relative_attention_bias", "final_norm", "dense"}

@@ -13,7 +13,7 @@ from fake_hub import FakeHub
 
 from spark_instructor import known_models
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.pretrained import _from_hub, checkpoint_folder, is_cached
+from spark_instructor.models.registry import _from_hub, checkpoint_folder, is_cached
 
 REPOSITORY = "someone/instructor-small"
 
@@ -59,7 +59,7 @@ class TestNames:
     )
     def test_what_is_asked_of_the_hub(self, monkeypatch, tmp_path, name, hub_id):
         asked = []
-        monkeypatch.setattr("spark_instructor.pretrained._from_hub", lambda *args: asked.append(args) or tmp_path)
+        monkeypatch.setattr("spark_instructor.models.registry._from_hub", lambda *args: asked.append(args) or tmp_path)
         assert checkpoint_folder(name, "v1") == tmp_path
         assert asked == [(hub_id, "v1")]
 
@@ -124,7 +124,7 @@ def get_folder(home, hub_id, revision=None, **variables):
     """Ask for a folder in a process of its own, since huggingface_hub reads its settings when it is imported."""
     code = """
 import json, sys
-from spark_instructor.pretrained import checkpoint_folder
+from spark_instructor.models.registry import checkpoint_folder
 try:
     print(json.dumps([str(checkpoint_folder(*json.loads(sys.argv[1])))]))
 except Exception as error:

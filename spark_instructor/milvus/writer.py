@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from .annotation import column, input_field, quoted
-from .worker import on_executor
+from ..stages.annotation import column, input_field, quoted
+from ..worker import on_executor
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -262,7 +262,7 @@ def _to_driver(rows: DataFrame, size: int) -> Iterator[pa.RecordBatch]:
 
 
 def _through_executors(rows: DataFrame, target: _Target) -> Iterable[tuple[int, ...]]:
-    write = on_executor("milvus_writer.write_batches", dataclasses.asdict(target))
+    write = on_executor("milvus.writer.write_batches", dataclasses.asdict(target))
     return rows.mapInArrow(write, "written bigint, nulls bigint, invalid bigint").collect()
 
 

@@ -11,8 +11,9 @@ import pytest
 from processes import run_python
 
 from spark_instructor import cli
+from spark_instructor.cli.main import _check_kept, _one_line
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.prepared import read_prepared
+from spark_instructor.models.prepared import read_prepared
 
 TEXTS = ["prices rise", "cells divide", "water boils", "prices fall"]
 
@@ -184,7 +185,7 @@ def test_what_an_overwrite_would_remove(tmp_path, monkeypatch, output, one, remo
     (tmp_path / "link").symlink_to("a")
     output, one = output.format(cwd=tmp_path), one.format(cwd=tmp_path)
     with pytest.raises(ValueError, match="--overwrite would remove the input") if removed else nullcontext():
-        cli._check_kept(output, [one])
+        _check_kept(output, [one])
 
 
 def test_one_line_of_a_spark_error():
@@ -193,13 +194,13 @@ Traceback (most recent call last):
   File "worker.py", line 1, in main
 RuntimeError: device is 'cuda', but torch
 """
-    assert cli._one_line(Exception(said)) == "device is 'cuda', but torch"
+    assert _one_line(Exception(said)) == "device is 'cuda', but torch"
     jvm = "An error occurred while calling o31.load.\n: org.apache.spark.SparkException: Not a Parquet file.\nMend it."
     for stack in (
         "\n\tat org.apache.spark.X\n\tat java.Y",
         "\n\nJVM stacktrace:\norg.apache.spark.SparkException\n\tat X",
     ):
-        assert cli._one_line(Exception(jvm + stack)) == " ".join(jvm.split())
+        assert _one_line(Exception(jvm + stack)) == " ".join(jvm.split())
     cause = "\n\tat X\nCaused by: java.lang.RuntimeException: in.txt is not a Parquet file\n\tat Y\n\t... 1 more"
-    assert cli._one_line(Exception(jvm + cause)) == "in.txt is not a Parquet file"
-    assert "JDK 17" in cli._one_line(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))
+    assert _one_line(Exception(jvm + cause)) == "in.txt is not a Parquet file"
+    assert "JDK 17" in _one_line(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))

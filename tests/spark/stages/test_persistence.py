@@ -16,9 +16,9 @@ from vectors import TOLERANCE
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
 from spark_instructor.encoder import prepare
-from spark_instructor.prepared import MANIFEST
+from spark_instructor.models.prepared import MANIFEST
 
-SAVED_V1 = Path(__file__).parents[1] / "data" / "saved_pipeline_v1"
+SAVED_V1 = Path(__file__).parents[2] / "data" / "saved_pipeline_v1"
 
 # Runs where nothing is but what was saved: no checkpoint, no cache, and the hub's client must not even be imported.
 ELSEWHERE = """
@@ -203,8 +203,8 @@ def test_two_models_of_one_name(spark, tmp_path):
 
 def test_pieces_and_batches(spark, tiny, path, tmp_path, monkeypatch):
     """A model of several batches of several pieces comes back byte for byte."""
-    monkeypatch.setattr("spark_instructor.persistence._PIECE_BYTES", 1 << 16)
-    monkeypatch.setattr("spark_instructor.persistence._PIECES_A_BATCH", 5)
+    monkeypatch.setattr("spark_instructor.stages.persistence._PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr("spark_instructor.stages.persistence._PIECES_A_BATCH", 5)
     stage = embedder(tiny)
     stage.save(path)
     assert len([one for one in files_of(path).glob("files/*") if one.is_dir()]) > 1

@@ -11,9 +11,9 @@ from vectors import TOLERANCE
 
 import spark_instructor.encoder
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
-from spark_instructor.annotation import ANNOTATIONS
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.pretrained import checkpoint_folder
+from spark_instructor.models.registry import checkpoint_folder
+from spark_instructor.stages.annotation import ANNOTATIONS
 
 LONG = "one text of many words, " * 120
 

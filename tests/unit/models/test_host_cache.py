@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from spark_instructor import prepared as prepared_module
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.host import Shipped, locate, verified
-from spark_instructor.prepared import MANIFEST, TOKENIZER, WEIGHTS, read_prepared
+from spark_instructor.models import prepared as prepared_module
+from spark_instructor.models.host_cache import Shipped, locate, verified
+from spark_instructor.models.prepared import MANIFEST, TOKENIZER, WEIGHTS, read_prepared
 
 
 def shipped(prepared, path=None, archive=None):

@@ -8,9 +8,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from .files import local_path
+from ..files import local_path
 
-_PACKAGED = Path(__file__).parent / "models"
+_PACKAGED = Path(__file__).parent
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 # Everything a checkpoint needs but its encoder's weights. Dense is small, and often there as a .bin alone.

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 
 from spark_instructor import Annotation
-from spark_instructor.annotation import (
+from spark_instructor.stages.annotation import (
     ANNOTATION,
     ANNOTATIONS,
     DOCUMENT,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pyspark.sql.types import StructField
 
 from spark_instructor import DocumentAssembler
-from spark_instructor.annotation import ANNOTATIONS
-from spark_instructor.params import CLEANUP_MODES
+from spark_instructor.stages.annotation import ANNOTATIONS
+from spark_instructor.stages.params import CLEANUP_MODES
 
 # Mode, text, what Spark NLP makes of it. A raw r"\n" is the two characters of an escape, "\n" the newline.
 CLEANED = [

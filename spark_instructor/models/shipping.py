@@ -13,7 +13,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from .host import Shipped
+from .host_cache import Shipped
 from .prepared import PreparedModel
 
 # The archives that each application (classic) or session (Connect) was sent: a second time is an error.

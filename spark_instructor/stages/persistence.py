@@ -25,7 +25,7 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import DataFrame
 
-from .files import local_path
+from ..files import local_path
 
 FORMAT_VERSION = 1
 _SECTION = "sparkInstructor"  # our part of the metadata, beside Spark's own

@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
-from .shipping import is_connect
+from ..models.shipping import is_connect
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

@@ -8,8 +8,8 @@ from checkpoints import copy_tiny
 from pyspark.sql.types import StructField, StructType
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.annotation import ANNOTATIONS
-from spark_instructor.prepared import WEIGHTS
+from spark_instructor.models.prepared import WEIGHTS
+from spark_instructor.stages.annotation import ANNOTATIONS
 
 pytestmark = pytest.mark.one_kind
 

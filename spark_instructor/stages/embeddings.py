@@ -23,6 +23,12 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from ..files import local_path
+from ..models.host_cache import Shipped
+from ..models.prepared import TOKENIZER, PreparedModel, cache_dir, is_prepared, publish_folder, read_prepared
+from ..models.registry import checkpoint_folder, local_folder
+from ..models.shipping import ship
+from ..worker import Job, cached_model, embed_frame, embedding_udf, torch_device
 from .annotation import (
     ANNOTATIONS,
     DOCUMENT,
@@ -39,8 +45,6 @@ from .annotation import (
     utf16_length,
     with_columns,
 )
-from .files import local_path
-from .host import Shipped
 from .params import (
     HasBatchSize,
     HasCaseSensitive,
@@ -60,10 +64,6 @@ from .params import (
     HasStorageRef,
 )
 from .persistence import PersistentStage, ToSave
-from .prepared import TOKENIZER, PreparedModel, cache_dir, is_prepared, publish_folder, read_prepared
-from .pretrained import checkpoint_folder, local_folder
-from .shipping import ship
-from .worker import Job, cached_model, embed_frame, embedding_udf, torch_device
 
 
 class InstructorEmbeddings(
@@ -175,7 +175,7 @@ class InstructorEmbeddings(
 
     def _prepared(self) -> PreparedModel:
         """The prepared model, made now where it is not in the cache yet."""
-        from .encoder import prepare
+        from ..encoder import prepare
 
         shared = self.getSharedFolder()
         # Kept by this stage and its copies, as finding it again means hashing the whole checkpoint.
@@ -359,7 +359,7 @@ def _check_saved(folder: Path, key: str) -> None:
 @lru_cache
 def _instruction_length(tokenizer: Path, instruction: str) -> int:
     """Tokens of an instruction; kept, as reading a tokenizer takes longer than LightPipeline should."""
-    from .encoder import T5Tokenizer
+    from ..encoder import T5Tokenizer
 
     return T5Tokenizer(tokenizer).instruction_length(instruction)
 

@@ -19,13 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .prepared import PRECISIONS, TOKENIZER, cache_dir, list_prepared, read_prepared
-from .pretrained import checkpoint_folder, is_cached, known_models
+from ..models.prepared import PRECISIONS, TOKENIZER, cache_dir, list_prepared, read_prepared
+from ..models.registry import checkpoint_folder, is_cached, known_models
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from .annotator import InstructorEmbeddings
+    from ..stages.embeddings import InstructorEmbeddings
 
 DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
 QUESTION_INSTRUCTION = "Represent the question for retrieving supporting documents: "
@@ -166,9 +166,9 @@ def _positive(text: str) -> int:
 def _embed(arguments: argparse.Namespace) -> None:
     from pyspark.sql import Observation
 
-    from .incremental import tasks_for
+    from ..incremental import tasks_for
+    from ..provenance import with_provenance
     from .progress import progress_bar
-    from .provenance import with_provenance
 
     if arguments.milvus is not None and not (arguments.collection and arguments.id_col):
         raise ValueError("--milvus needs --collection and --id-col")
@@ -198,7 +198,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 
 def _stage(arguments: argparse.Namespace) -> InstructorEmbeddings:
-    from .annotator import InstructorEmbeddings
+    from ..stages.embeddings import InstructorEmbeddings
 
     return InstructorEmbeddings(
         model=arguments.model,
@@ -259,8 +259,8 @@ def _place(path: str) -> tuple[str, Path]:
 
 def _estimated_tokens(texts: DataFrame, stage: InstructorEmbeddings, rows: int) -> float:
     """About how many tokens all rows have, from a few of them; for the progress bar alone."""
-    from .annotation import column
-    from .encoder import T5Tokenizer
+    from ..encoder import T5Tokenizer
+    from ..stages.annotation import column
 
     (name,) = stage.getInputCols()
     some = [row[0] or "" for row in texts.select(column(name)).limit(_TEXTS_TO_SAMPLE).collect()]
@@ -275,7 +275,7 @@ def _to_parquet(embedded: DataFrame, arguments: argparse.Namespace) -> str:
 
 
 def _to_milvus(embedded: DataFrame, arguments: argparse.Namespace) -> str:
-    from .milvus_writer import is_file, write_to_milvus
+    from ..milvus.writer import is_file, write_to_milvus
 
     if is_file(arguments.milvus):
         # A file is written through the driver, a partition at a time; embedding should not wait for that.
@@ -298,9 +298,9 @@ def _to_milvus(embedded: DataFrame, arguments: argparse.Namespace) -> str:
 def _search(arguments: argparse.Namespace) -> None:
     import pyarrow.dataset as ds
 
-    from .encoder import InstructorModel, prepare
-    from .incremental import FINGERPRINT, fingerprint_start
-    from .provenance import provenance
+    from ..encoder import InstructorModel, prepare
+    from ..incremental import FINGERPRINT, fingerprint_start
+    from ..provenance import provenance
 
     try:
         dataset = ds.dataset(arguments.input, format="parquet")
@@ -389,7 +389,7 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from .encoder import prepare
+    from ..encoder import prepare
 
     folder = checkpoint_folder(arguments.model, arguments.revision)
     model = read_prepared(prepare(folder, arguments.precision or "float32", into=arguments.into))

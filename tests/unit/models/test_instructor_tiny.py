@@ -8,9 +8,9 @@ import pytest
 from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.pretrained import checkpoint_folder
+from spark_instructor.models.registry import checkpoint_folder
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 FOLDER = checkpoint_folder("instructor_tiny")
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 
-from .prepared import PRECISIONS
+from ..models.prepared import PRECISIONS
 
 Self = TypeVar("Self", bound=Params)
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from typing import Any, overload
 from pyspark.ml import PipelineModel
 
 from .annotation import DOCUMENT, SENTENCE_EMBEDDINGS
-from .annotator import InstructorEmbeddings
 from .assembler import DocumentAssembler
+from .embeddings import InstructorEmbeddings
 from .finisher import EmbeddingsFinisher
 from .params import HasInputCol
 

@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StructField, StructType
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher
-from spark_instructor.annotation import ANNOTATIONS, SENTENCE_EMBEDDINGS, VECTOR
+from spark_instructor.stages.annotation import ANNOTATIONS, SENTENCE_EMBEDDINGS, VECTOR
 
 
 def embedded(*vectors):

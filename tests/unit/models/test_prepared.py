@@ -12,7 +12,7 @@ from checkpoints import edit_json, write_checkpoint
 
 from spark_instructor import list_prepared
 from spark_instructor.encoder import prepare
-from spark_instructor.prepared import cache_dir, publish_folder, read_prepared
+from spark_instructor.models.prepared import cache_dir, publish_folder, read_prepared
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +204,6 @@ class TestPublish:
 
 def test_needs_no_torch(prepared):
     """The driver's side reads manifests; it should not pay for torch."""
-    code = "import sys; from spark_instructor.prepared import read_prepared; read_prepared(sys.argv[1]); "
+    code = "import sys; from spark_instructor.models.prepared import read_prepared; read_prepared(sys.argv[1]); "
     code += "assert not {'torch', 'numpy', 'pyspark'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code, prepared], check=True)

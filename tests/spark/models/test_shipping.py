@@ -11,10 +11,11 @@ from processes import run_python
 from session_kinds import needs_connect
 from vectors import assert_embedded
 
-from spark_instructor import InstructorEmbeddings, shipping
+from spark_instructor import InstructorEmbeddings
 from spark_instructor.encoder import prepare
-from spark_instructor.prepared import read_prepared
-from spark_instructor.shipping import ship
+from spark_instructor.models import shipping
+from spark_instructor.models.prepared import read_prepared
+from spark_instructor.models.shipping import ship
 
 JOB = Path(__file__).parent / "shipping_job.py"
 

@@ -11,7 +11,8 @@ import pytest
 from pyspark.sql import functions as F
 from vectors import TOLERANCE
 
-from spark_instructor import cli, progress
+from spark_instructor import cli
+from spark_instructor.cli import progress
 from spark_instructor.encoder import InstructorModel, prepare
 
 ROWS = [

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .encoder import InstructorModel, prepare
-from .milvus_writer import WriteCounts, write_to_milvus
-from .pretrained import checkpoint_folder
+from ..encoder import InstructorModel, prepare
+from ..models.registry import checkpoint_folder
 
 try:
     from pymilvus.model.base import BaseEmbeddingFunction
 except ImportError:  # pymilvus.model is an extra of pymilvus
     BaseEmbeddingFunction = object
-
-__all__ = ["InstructorEmbeddingFunction", "WriteCounts", "write_to_milvus"]
 
 
 class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc]  # pymilvus comes without types

@@ -9,8 +9,8 @@ from pymilvus import MilvusClient
 from pymilvus.exceptions import DataNotMatchException, MilvusException
 from pyspark.sql.types import ArrayType, FloatType, LongType, StructType
 
-from spark_instructor import milvus_writer
-from spark_instructor.milvus_writer import WriteCounts, _create, _Target, write_batches
+from spark_instructor.milvus import writer as milvus_writer
+from spark_instructor.milvus.writer import WriteCounts, _create, _Target, write_batches
 
 VECTOR = pa.list_(pa.float32())
 NAN, INFINITY = float("nan"), float("inf")

@@ -24,7 +24,8 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 from pyspark.sql.functions import pandas_udf
 
-from spark_instructor import InstructorEmbeddings, annotator
+from spark_instructor import InstructorEmbeddings
+from spark_instructor.stages import embeddings as annotator
 
 ROWS = 12
 

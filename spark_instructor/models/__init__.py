@@ -1,0 +1,1 @@
+"""Where models are, and how they get to the executors."""
