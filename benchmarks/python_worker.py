@@ -92,7 +92,7 @@ def _spark_instructor() -> Callable[[str], Embed]:
     """Import; the model is loaded, kept and called as in an executor."""
     import pandas as pd
 
-    import spark_instructor.encoder  # noqa: F401
+    import spark_instructor.encoder.model  # noqa: F401
     from spark_instructor import worker
 
     def open_model(folder: str) -> Embed:

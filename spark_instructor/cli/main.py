@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..encoder.windows import LONG_TEXT
 from ..models.prepared import PRECISIONS, TOKENIZER, cache_dir, list_prepared, read_prepared
 from ..models.registry import checkpoint_folder, is_cached, known_models
 
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--instruction", default=DOCUMENT_INSTRUCTION, help="goes before each text ('%(default)s')")
     _add_model(embed)
     embed.add_argument("--max-length", type=int, help="most tokens read of instruction + text")
-    embed.add_argument("--long-text", default="truncate", choices=("truncate", "average"), help="(%(default)s)")
+    embed.add_argument("--long-text", default="truncate", choices=LONG_TEXT, help="(%(default)s)")
     embed.add_argument("--partitions", type=_positive, help="Spark tasks (default: by the number of rows)")
     session = embed.add_mutually_exclusive_group()
     session.add_argument("--master", help="Spark master (default: spark-submit's, else local[*])")
@@ -298,7 +299,7 @@ def _to_milvus(embedded: DataFrame, arguments: argparse.Namespace) -> str:
 def _search(arguments: argparse.Namespace) -> None:
     import pyarrow.dataset as ds
 
-    from ..encoder import InstructorModel, prepare
+    from ..encoder import InstructorModel
     from ..incremental import FINGERPRINT, fingerprint_start
     from ..provenance import provenance
 
@@ -316,7 +317,7 @@ def _search(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.input} does not say which model embedded it; pass --model")
     revision = arguments.revision or made_by.get("revision")
     precision = arguments.precision or made_by.get("precision", "float32")
-    model = InstructorModel.load(prepare(checkpoint_folder(name, revision), precision))
+    model = InstructorModel.from_pretrained(name, revision, precision)
     if made_by.get("hash", model.prepared.hash) != model.prepared.hash:
         raise ValueError(
             f"{arguments.input} was embedded with {made_by['model']} in {made_by['precision']}, and {name} in "

@@ -1,22 +1,18 @@
-"""Reading a checkpoint in the hub's layout: what it is, and its tensors, checked against its config.json."""
+"""Reading a checkpoint in the hub's layout: its shape, its limits and its tensors by what they are."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import pickle
-import zipfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..files import JsonObject, is_file, is_name, read_json, reading, shown
 from ..models.prepared import MOST_LENGTH, Architecture, file_hash
+from .weights import open_weights
 
 DEFAULT_MAX_LENGTH = 512  # T5's own, where the checkpoint does not say
 _NO_LIMIT = 10**9  # transformers writes 10**30 for a tokenizer without a limit
@@ -26,8 +22,6 @@ _LIMITS = (
 )
 _LAYOUTS = [["Transformer", "Pooling", *rest] for rest in ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])]
 _SUPPORTED = "Supported are T5 encoders with relu feed-forward: INSTRUCTOR, GTR-T5 and Sentence-T5."
-
-ReadTensor = Callable[[str], Tensor]
 
 
 class _Module(NamedTuple):
@@ -80,15 +74,15 @@ class Checkpoint:
 
     def encoder_tensor(self, name: str, *expected: int) -> Tensor:
         """A tensor of the T5 encoder in float32; ValueError where its shape is not the expected one."""
-        return self._checked(self._encoder_tensors, name, expected)
+        return self._encoder_weights.read(name, expected)
 
     def embedding(self) -> Tensor:
         """The token embeddings (vocab_size, d_model), under whichever of its two names they are stored."""
-        stored = self._encoder_tensors
+        stored = self._encoder_weights
         expected = (self.architecture.vocab_size, self.architecture.d_model)
         names = [name for name in ("shared.weight", "encoder.embed_tokens.weight") if name in stored]
-        embedding = self._checked(stored, names[0] if names else "encoder.embed_tokens.weight", expected)
-        if len(names) == 2 and not torch.equal(embedding, self._checked(stored, names[1], expected)):
+        embedding = stored.read(names[0] if names else "encoder.embed_tokens.weight", expected)
+        if len(names) == 2 and not torch.equal(embedding, stored.read(names[1], expected)):
             raise ValueError(
                 f"{stored.source}: {names[0]} and {names[1]} differ, and T5 has one embedding. {_SUPPORTED}"
             )
@@ -96,32 +90,13 @@ class Checkpoint:
 
     def dense(self) -> Tensor | None:
         """The Dense layer (dimension, d_model) in float32; None where modules.json names none."""
-        if self._dense_tensors is None:
+        if self._dense_weights is None:
             return None
-        if "linear.bias" in self._dense_tensors:
+        if "linear.bias" in self._dense_weights:
             raise ValueError(
-                f"{self._dense_tensors.source} has a linear.bias, which its config.json denies. {_SUPPORTED}"
+                f"{self._dense_weights.source} has a linear.bias, which its config.json denies. {_SUPPORTED}"
             )
-        return self._checked(
-            self._dense_tensors, "linear.weight", (self.architecture.dimension, self.architecture.d_model)
-        )
-
-    def _checked(self, tensors: _Tensors, name: str, expected: tuple[int, ...]) -> Tensor:
-        tensor = tensors.read(name)
-        if tuple(tensor.shape) != expected:
-            raise ValueError(
-                f"{tensors.source}: tensor {name} has the shape {tuple(tensor.shape)}, but "
-                f"{tensors.source.parent / 'config.json'} asks for {expected}"
-            )
-        if not tensor.is_floating_point():
-            raise ValueError(f"{tensors.source}: tensor {name} holds {tensor.dtype}, expected floating point")
-        try:
-            tensor = tensor.detach().float()
-        except RuntimeError as error:  # a dtype that this torch can hold but not convert
-            raise ValueError(f"{tensors.source}: tensor {name} holds {tensor.dtype}: {error}") from error
-        if not all(math.isfinite(extreme) for extreme in tensor.aminmax()):
-            raise ValueError(f"{tensors.source}: tensor {name} holds NaN or an infinity in float32. Download it again.")
-        return tensor
+        return self._dense_weights.read("linear.weight", (self.architecture.dimension, self.architecture.d_model))
 
     def _read_modules(self) -> list[_Module]:
         path = self.folder / "modules.json"
@@ -248,11 +223,11 @@ class Checkpoint:
         return listed
 
     def _open_weights(self) -> None:
-        self._encoder_tensors = _open_tensors(self._encoder_folder)
+        self._encoder_weights = open_weights(self._encoder_folder)
         dense_folder = self._module_folder("Dense")
-        self._dense_tensors = None if dense_folder is None else _open_tensors(dense_folder)
-        for tensors in (self._encoder_tensors, self._dense_tensors):
-            self._files += [] if tensors is None else tensors.files
+        self._dense_weights = None if dense_folder is None else open_weights(dense_folder)
+        for weights in (self._encoder_weights, self._dense_weights):
+            self._files += [] if weights is None else weights.files
 
     def _read_json(self, path: Path, kind: type = dict) -> Any:
         self._files.append(path)
@@ -266,111 +241,6 @@ class Checkpoint:
             return None
         self._files.append(path)
         return path
-
-
-class _Tensors:
-    """The tensors of one module, each read when it is asked for."""
-
-    def __init__(self, source: Path, files: list[Path], readers: Mapping[str, ReadTensor]) -> None:
-        self.source, self.files, self._readers = source, files, readers
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._readers
-
-    def read(self, name: str) -> Tensor:
-        if name not in self._readers:
-            raise ValueError(f"{self.source} has no tensor {name}: the weights do not belong to its config.json")
-        return self._readers[name](name)
-
-
-def _open_tensors(folder: Path) -> _Tensors:
-    """The weights in a folder: safetensors, sharded safetensors, or else a pickle without code."""
-    single, index, pickled = (
-        folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    )
-    if is_file(single):
-        return _Tensors(single, [single], open_safetensors(single))
-    if is_file(index):
-        return _open_shards(index)
-    if is_file(pickled):
-        tensors = _load_pickle(pickled)
-        return _Tensors(pickled, [pickled], dict.fromkeys(tensors, tensors.__getitem__))
-    raise FileNotFoundError(f"{folder} has no weights: expected model.safetensors or pytorch_model.bin")
-
-
-def _open_shards(index: Path) -> _Tensors:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ValueError(f"{index} has no weight_map")
-    opened: dict[str, Mapping[str, ReadTensor]] = {}
-    for shard in weight_map.values():
-        if (
-            not isinstance(shard, str)
-            or not is_name(shard)
-            or Path(shard).name != shard
-            or not shard.endswith(".safetensors")
-        ):
-            raise ValueError(f"{index} names the shard {shown(shard)}, expected a safetensors file beside it")
-        if shard not in opened:
-            if not is_file(index.parent / shard):
-                raise FileNotFoundError(f"{index} names the shard {shard}, which is not there")
-            opened[shard] = open_safetensors(index.parent / shard)
-    missing = [name for name, shard in weight_map.items() if name not in opened[shard]]
-    if missing:
-        raise ValueError(f"{index.parent / weight_map[missing[0]]} has no tensor {missing[0]}, against {index.name}")
-    readers = {name: opened[shard][name] for name, shard in weight_map.items()}
-    return _Tensors(index, [index, *(index.parent / shard for shard in opened)], readers)
-
-
-def open_safetensors(path: Path) -> Mapping[str, ReadTensor]:
-    """The names in a safetensors file, each with what reads its tensor; ValueError where the file is damaged."""
-    try:
-        file = safe_open(str(path), framework="pt")
-        return dict.fromkeys(file.keys(), file.get_tensor)  # type: ignore[no-untyped-call]
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}). Download it again.") from error
-
-
-def _load_pickle(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a .bin file; ``weights_only`` refuses a pickle that would run code."""
-    try:
-        as_zip = _is_zip(path)
-        if as_zip and _is_compressed(path):  # torch writes none, and maps one as if it held the numbers themselves
-            raise pickle.UnpicklingError("its records are compressed")
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=as_zip)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused, and nothing in it was run: it holds more than tensors, or it is damaged "
-            f"({str(error).partition(chr(10))[0]}). Use a checkpoint in safetensors."
-        ) from error
-    except Exception as error:  # torch and its unpickler raise many kinds over damaged files
-        raise ValueError(f"{path} is not a whole weight file ({error}). Download it again.") from error
-    if not isinstance(tensors, dict):
-        raise ValueError(f"{path} does not hold a state dict: expected tensors by name")
-    for name, tensor in tensors.items():
-        if not _is_plain(tensor):
-            raise ValueError(
-                f"{path} does not hold a state dict: {shown(name)} is not a dense tensor with all "
-                "its numbers in the file"
-            )
-    return tensors
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
-
-
-def _is_compressed(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
-
-
-def _is_plain(tensor: object) -> bool:
-    """Whether it is a dense tensor whose storage backs its shape: a stride of 0 makes any size of one number."""
-    if not isinstance(tensor, Tensor) or tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _last_part(dotted: str | None) -> str:

@@ -14,14 +14,13 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ..models.prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
+from ..models.registry import checkpoint_folder
 from .batching import batches
 from .linear import linear
+from .preparation import prepare_model
 from .t5 import Batch, T5Encoder
 from .tokenizer import T5Tokenizer
-
-LONG_TEXT = ("truncate", "average")
-MAX_WINDOWS = 32
-"""Most windows that ``long_text="average"`` reads of one text; what lies behind them is cut."""
+from .windows import LONG_TEXT, MAX_WINDOWS, Window, cut_windows
 
 _CPU_BATCH_TOKENS = 512
 """Most tokens of a batch on a CPU, so that it stays in the processor's cache."""
@@ -41,15 +40,6 @@ class Encoded(NamedTuple):
     """(n,): whether the end of the text was not read"""
     distinct: int
     """How many pairs of instruction and text went through the model: what repeats goes once."""
-
-
-class _Window(NamedTuple):
-    """One sequence for the encoder: (part of) a text."""
-
-    text: int
-    ids: npt.NDArray[np.int32]
-    masked: int
-    """Leading positions that the pool leaves out: the instruction's."""
 
 
 class InstructorModel:
@@ -73,6 +63,36 @@ class InstructorModel:
         Raises FileNotFoundError or ValueError where the folder is not whole.
         """
         return cls(read_prepared(prepared), torch.device(device))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | os.PathLike[str],
+        revision: str | None = None,
+        precision: str = "float32",
+        device: str = "cpu",
+    ) -> InstructorModel:
+        """Load a model by its name, which downloads and prepares it where that was not done before.
+
+        Args:
+            name_or_folder: A known name (see `known_models`), a hub id ("owner/name"), or a folder: a checkpoint in
+                the hub's layout or a prepared folder.
+            revision: Branch, tag or commit of a model on the hub. The default is its main branch.
+            precision: "float32", "bfloat16" or "int8"; see `prepare`.
+            device: "cpu", "cuda" or "cuda:N".
+
+        Returns:
+            The loaded model.
+
+        Raises:
+            ValueError: The name, the revision or the precision is unknown, or the checkpoint is damaged or of an
+                unsupported architecture.
+            FileNotFoundError: The folder or one of its files is missing.
+            ConnectionError: The model is not in the local cache and the hub cannot be reached.
+            ImportError: The model is on the hub and huggingface_hub is not installed.
+        """
+        folder = checkpoint_folder(os.fspath(name_or_folder), revision)
+        return cls(prepare_model(folder, precision), torch.device(device))
 
     @property
     def dimension(self) -> int:
@@ -141,11 +161,11 @@ class InstructorModel:
         most = MAX_WINDOWS if long_text == "average" else 1
         tokens = np.zeros(len(distinct), np.int32)
         truncated = np.zeros(len(distinct), np.bool_)
-        windows: list[_Window] = []
+        windows: list[Window] = []
         joined = self._tokenizer.encode(map("".join, distinct), enough=most * limit)
         for text, ((one, _), ids) in enumerate(zip(distinct, joined, strict=True)):
             masked = min(self._tokenizer.instruction_length(one), limit - 1)
-            read, of_text = self._windows(text, ids, masked, limit, most)
+            of_text, read = cut_windows(text, ids, masked, limit, most)
             windows += of_text
             tokens[text], truncated[text] = read, read < len(ids)
         vectors = self._vectors(windows, len(distinct), normalize, max_batch)
@@ -160,27 +180,8 @@ class InstructorModel:
             )
         return max_length
 
-    def _windows(
-        self, text: int, ids: npt.NDArray[np.int32], masked: int, limit: int, most: int
-    ) -> tuple[int, list[_Window]]:
-        """Cut a text's ids into at most ``most`` windows; also how many of the ids they read.
-
-        The first window is the truncated text. Each later one repeats the instruction before the next
-        stretch of text.
-        """
-        windows = [_Window(text, self._tokenizer.cut(ids, limit), masked)]
-        room = limit - 1 - masked
-        step = room - room // 10
-        end = limit - 1
-        while end < len(ids) - 1 and len(windows) < most and room > 0:
-            start = masked + len(windows) * step
-            end = start + room
-            part = np.concatenate([ids[:masked], ids[start : end + 2]])
-            windows.append(_Window(text, self._tokenizer.cut(part, limit), masked))
-        return min(end + 1, len(ids)), windows
-
     def _vectors(
-        self, windows: list[_Window], count: int, normalize: bool, max_batch: int | None
+        self, windows: list[Window], count: int, normalize: bool, max_batch: int | None
     ) -> npt.NDArray[np.float32]:
         """One vector for each of ``count`` texts: the mean of its windows', weighted by their pooled tokens."""
         lengths = np.array([len(window.ids) for window in windows], np.int64)

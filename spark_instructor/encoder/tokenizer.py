@@ -31,7 +31,6 @@ class T5Tokenizer:
 
     def __init__(self, path: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
-        self._eos = np.int32(self._tokenizer.encode("").ids[-1])
         self._longest_piece = max(map(len, self._tokenizer.get_vocab()))
         self.instruction_length = lru_cache(maxsize=4096)(self._instruction_length)
 
@@ -82,12 +81,6 @@ class T5Tokenizer:
         """
         stripped = _well_formed(instruction).strip()
         return len(self._tokenizer.encode(stripped).ids) - 1 if stripped else 0
-
-    def cut(self, ids: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
-        """The first ``length - 1`` tokens and ``</s>``, where there are more than ``length``."""
-        if len(ids) <= length:
-            return ids
-        return np.append(ids[: length - 1], self._eos)
 
 
 def _well_formed(text: str) -> str:

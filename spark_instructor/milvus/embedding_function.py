@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..encoder import InstructorModel, prepare
-from ..models.registry import checkpoint_folder
+from ..encoder import InstructorModel
 
 try:
     from pymilvus.model.base import BaseEmbeddingFunction
@@ -25,7 +24,7 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
     the Dense layer gives them. ``precision`` and ``revision`` are those of `InstructorEmbeddings`: for
     documents embedded by Spark, ask for the same precision here.
 
-    Raises what `checkpoint_folder` and `prepare` raise; nothing is ever installed.
+    Raises what `InstructorModel.from_pretrained` raises; nothing is ever installed.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
         self.query_instruction = query_instruction
         self.doc_instruction = doc_instruction
         self.normalize_embeddings = normalize_embeddings
-        self._model = InstructorModel.load(prepare(checkpoint_folder(model_name, revision), precision), device)
+        self._model = InstructorModel.from_pretrained(model_name, revision, precision, device)
 
     @property
     def dim(self) -> int:

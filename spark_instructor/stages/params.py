@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 
+from ..encoder.windows import LONG_TEXT
 from ..models.prepared import PRECISIONS
 
 Self = TypeVar("Self", bound=Params)
@@ -284,7 +285,7 @@ class HasLongText(_Params):
     """What becomes of a text over the token limit."""
 
     longText: Param[str] = Param(
-        Params._dummy(), "longText", "truncate or average over windows", _one_of("longText", "truncate", "average")
+        Params._dummy(), "longText", "truncate or average over windows", _one_of("longText", *LONG_TEXT)
     )
 
     def __init__(self) -> None:

@@ -36,9 +36,9 @@ def spark(session_kind, master, own_cache):
 @pytest.fixture(scope="session")
 def tiny_model(tiny, own_cache):
     """The golden checkpoint in the encoder, to tell what its vectors are."""
-    from spark_instructor.encoder import InstructorModel, prepare
+    from spark_instructor.encoder import InstructorModel
 
-    return InstructorModel.load(prepare(tiny))
+    return InstructorModel.from_pretrained(tiny)
 
 
 def pytest_collection_modifyitems(config, items):

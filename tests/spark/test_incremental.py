@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from vectors import assert_embedded
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 from spark_instructor.incremental import FINGERPRINT, PART, Changes, _counts, embed_changes, rows_to_embed
 
 INSTRUCTION = "Represent: "
@@ -98,7 +98,7 @@ def test_settings(update):
 def test_another_model(spark, update, target, tmp_path):
     folder = write_checkpoint(tmp_path / "other", dimension=64, seed=1)
     update(texts_of(range(6)))
-    other = InstructorModel.load(prepare(folder))
+    other = InstructorModel.from_pretrained(folder)
     with pytest.raises(ValueError, match=rf"2 rows of {re.escape(target)} are not in the source and were embedded by"):
         update(texts_of(range(4)), model=str(folder))
     assert update(texts_of(range(6)), model=str(folder)) == Changes(changed=6)

@@ -18,7 +18,7 @@ from pyspark import cloudpickle
 from pyspark.sql.types import StructType
 
 from spark_instructor import worker
-from spark_instructor.encoder import Encoded, InstructorModel, prepare
+from spark_instructor.encoder import Encoded, InstructorModel
 from spark_instructor.models.host_cache import Shipped
 from spark_instructor.stages.annotation import VECTOR
 from spark_instructor.worker import Job, cached_model, embed_frame, embed_series, embedding_udf, torch_device
@@ -74,7 +74,7 @@ def test_counts_only_where_asked():
 
 
 def test_settings_reach_the_model(tiny):
-    model = InstructorModel.load(prepare(tiny))
+    model = InstructorModel.from_pretrained(tiny)
     text = "a much longer text than the limit lets through " * 3
     wanted = model.encode_counted("i: ", [text], max_length=16, long_text="average", max_batch=1)
     settings = job(instruction="i: ", counted=True, max_length=16, long_text="average", max_batch=1)

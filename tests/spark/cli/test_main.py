@@ -13,7 +13,7 @@ from vectors import TOLERANCE
 
 from spark_instructor import cli
 from spark_instructor.cli import progress
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 
 ROWS = [
     {"id": i, "text": text} for i, text in enumerate(["water boils", 'prices, "they" say,\nrise', None, "", "cells"])
@@ -23,7 +23,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def wanted(tiny):
     """Vectors by id under the instruction "I: "."""
-    model = InstructorModel.load(prepare(tiny))
+    model = InstructorModel.from_pretrained(tiny)
     return {row["id"]: None if row["text"] is None else model.encode("I: ", [row["text"]])[0] for row in ROWS}
 
 

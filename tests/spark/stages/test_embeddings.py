@@ -12,7 +12,6 @@ from vectors import TOLERANCE
 import spark_instructor.encoder
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.models.registry import checkpoint_folder
 from spark_instructor.stages.annotation import ANNOTATIONS
 
 LONG = "one text of many words, " * 120
@@ -82,7 +81,7 @@ def test_spark_nlp_code(spark):
     rows = {row.text: row.instructor for row in result.collect()}
     assert rows[""] == rows[None] == []
     (found,) = rows["Some text."]
-    packaged = InstructorModel.load(prepare(checkpoint_folder("instructor_tiny")))
+    packaged = InstructorModel.from_pretrained("instructor_tiny")
     assert_vector(found.embeddings, packaged.encode("Instruction here: ", ["Some text."])[0])
     assert (found.annotatorType, found.begin, found.end, found.result) == ("sentence_embeddings", 0, 9, "Some text.")
     assert found.metadata.keys() == {"sentence", "tokens"}
@@ -237,8 +236,8 @@ def test_column_names(spark, tiny, vector, name):
 )
 def test_settings(spark, tiny, params, precision, settings):
     texts = ["a text", LONG, "another text"]
-    wanted = InstructorModel.load(prepare(tiny, precision)).encode("Represent: ", texts, **settings)
-    default = InstructorModel.load(prepare(tiny)).encode("Represent: ", texts)
+    wanted = InstructorModel.from_pretrained(tiny, precision=precision).encode("Represent: ", texts, **settings)
+    default = InstructorModel.from_pretrained(tiny).encode("Represent: ", texts)
     assert not np.allclose(wanted, default, atol=1e-4), "the setting makes no difference to these texts"
 
     stage = InstructorEmbeddings(

@@ -5,7 +5,7 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 
 LONG = "many words " * 400
 ROWS = [
@@ -24,7 +24,7 @@ def stage(tiny):
 
 @pytest.fixture(scope="module")
 def tokens(tiny):
-    model = InstructorModel.load(prepare(tiny))
+    model = InstructorModel.from_pretrained(tiny)
     return lambda *texts: int(model.encode_counted("Count: ", texts).tokens.sum())
 
 

@@ -26,7 +26,7 @@ def run(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def model(tiny):
-    return InstructorModel.load(prepare(tiny))
+    return InstructorModel.from_pretrained(tiny)
 
 
 def written(folder, vectors, made_by=None):

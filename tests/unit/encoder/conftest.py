@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 
 
 @pytest.fixture(scope="session")
 def model(tiny):
-    return InstructorModel.load(prepare(tiny))
+    return InstructorModel.from_pretrained(tiny)
 
 
 @pytest.fixture(scope="session")

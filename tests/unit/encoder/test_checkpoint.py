@@ -345,4 +345,4 @@ def test_what_may_be_missing(checkpoint, without):
     """As may 3_Normalize, which modules.json names and no folder holds."""
     (checkpoint / without).unlink()
     assert not (checkpoint / "3_Normalize").exists()
-    assert InstructorModel.load(prepare(checkpoint)).encode("", ["a text"]).any()
+    assert InstructorModel.from_pretrained(checkpoint).encode("", ["a text"]).any()

@@ -5,7 +5,7 @@ import pytest
 from checkpoints import write_checkpoint
 from vectors import TOLERANCE
 
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 from spark_instructor.encoder import model as model_module
 
 INSTRUCTION = "title: "  # 2 tokens
@@ -145,7 +145,7 @@ def test_zero_vectors_stay_zero(model):
 
 def test_random_model_without_dense(tmp_path, words):
     """The same rule holds where there is no Dense layer."""
-    model = InstructorModel.load(prepare(write_checkpoint(tmp_path / "model", dimension=None, max_length=23)))
+    model = InstructorModel.from_pretrained(write_checkpoint(tmp_path / "model", dimension=None, max_length=23))
     found = average(model, [text_of(words[:38])]).vectors[0]
     wanted = model.encode(INSTRUCTION, [text_of(words[:20]), text_of(words[18:38])]).sum(axis=0)
     np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), atol=TOLERANCE)

@@ -10,8 +10,10 @@ import pytest
 from checkpoints import copy_tiny, edit_json, write_checkpoint
 from vectors import TOLERANCE
 
+from spark_instructor import known_models
 from spark_instructor.encoder import InstructorModel, linear, prepare
 from spark_instructor.encoder import model as model_module
+from spark_instructor.models.prepared import PRECISIONS
 
 
 def encode_cases(model, cases, **settings):
@@ -51,12 +53,14 @@ class TestGoldens:
         """However many tokens make a batch, and batches a step."""
         monkeypatch.setattr(model_module, "_CPU_BATCH_TOKENS", tokens)
         monkeypatch.setattr(model_module, "_CPU_BATCHES_IN_STEP", 3)
-        assert_close(encode_cases(InstructorModel.load(prepare(tiny)), cases).vectors, golden_vectors)
+        assert_close(encode_cases(InstructorModel.from_pretrained(tiny), cases).vectors, golden_vectors)
 
     @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
     @pytest.mark.parametrize("max_batch", [1, 32])
     def test_narrow_precisions(self, tiny, cases, golden_vectors, max_batch, precision):
-        found = encode_cases(InstructorModel.load(prepare(tiny, precision)), cases, max_batch=max_batch).vectors
+        found = encode_cases(
+            InstructorModel.from_pretrained(tiny, precision=precision), cases, max_batch=max_batch
+        ).vectors
         assert found.dtype == np.float32
         nonzero = golden_vectors.any(axis=1)
         assert not found[~nonzero].any()
@@ -80,7 +84,7 @@ class TestGoldens:
             pytest.skip("this torch or this processor lacks one of the private operators")
         monkeypatch.setattr(linear, "_POINTWISE", dict.fromkeys(linear._POINTWISE, private))
         monkeypatch.setattr(linear, "_QUANTIZED", private)
-        found = encode_cases(InstructorModel.load(prepare(tiny, precision)), cases).vectors
+        found = encode_cases(InstructorModel.from_pretrained(tiny, precision=precision), cases).vectors
         np.testing.assert_allclose(found, golden_vectors, atol=tolerance, rtol=0)
 
 
@@ -134,7 +138,7 @@ class TestArguments:
 
     def test_dimension_and_max_length(self, tmp_path):
         checkpoint = write_checkpoint(tmp_path / "model", dimension=11, max_length=64)
-        model = InstructorModel.load(prepare(checkpoint))
+        model = InstructorModel.from_pretrained(checkpoint)
         assert (model.dimension, model.max_length) == (11, 64)
         encoded = model.encode_counted("", ["the " * 200])
         assert encoded.vectors.shape == (1, 11)
@@ -147,7 +151,55 @@ class TestArguments:
         checkpoint = write_checkpoint(tmp_path / "model")
         edit_json(checkpoint / "sentence_bert_config.json", max_seq_length=of_model)
         edit_json(checkpoint / "tokenizer_config.json", model_max_length=of_tokenizer)
-        assert InstructorModel.load(prepare(checkpoint)).max_length == limit
+        assert InstructorModel.from_pretrained(checkpoint).max_length == limit
+
+
+class TestFromPretrained:
+    def test_known_name(self):
+        (packaged,) = (known for known in known_models() if known.source == "packaged")
+        model = InstructorModel.from_pretrained(packaged.name)
+        assert (model.prepared.name, model.dimension) == (packaged.name, packaged.dimension)
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_folder(self, tiny, cases, precision):
+        """A checkpoint, as a path or a str, and the folder that was prepared from it."""
+        prepared = prepare(tiny, precision)
+        wanted = encode_cases(InstructorModel.load(prepared), cases[:5]).vectors
+        for folder in (tiny, str(tiny), prepared):
+            model = InstructorModel.from_pretrained(folder, precision=precision)
+            assert model.prepared.path == prepared
+            assert_close(encode_cases(model, cases[:5]).vectors, wanted)
+
+    def test_default_precision(self, tiny):
+        assert InstructorModel.from_pretrained(tiny).prepared.precision == "float32"
+
+    def test_revision_is_asked_of_the_hub(self, monkeypatch, tiny):
+        asked = []
+        monkeypatch.setattr("spark_instructor.models.registry._from_hub", lambda *args: asked.append(args) or tiny)
+        assert InstructorModel.from_pretrained("owner/model", "v1").dimension == 64
+        assert InstructorModel.from_pretrained("instructor_base").dimension == 64
+        assert asked == [("owner/model", "v1"), ("hkunlp/instructor-base", None)]
+
+    def test_device(self, tiny):
+        with pytest.raises(RuntimeError, match="nowhere"):
+            InstructorModel.from_pretrained(tiny, device="nowhere")
+
+    @pytest.mark.parametrize(
+        ("name", "settings", "error", "says"),
+        [
+            ("instructor_huge", {}, ValueError, "unknown model 'instructor_huge': expected one of instructor_tiny"),
+            ("./nowhere", {}, FileNotFoundError, "there is no checkpoint folder nowhere"),
+            ("instructor_tiny", {"precision": "float16"}, ValueError, "unknown precision 'float16'"),
+        ],
+    )
+    def test_refused(self, name, settings, error, says):
+        with pytest.raises(error, match=says):
+            InstructorModel.from_pretrained(name, **settings)
+
+    def test_narrower_folder(self, tiny):
+        """The precision of a folder that was prepared is not guessed."""
+        with pytest.raises(ValueError, match="was prepared in int8, and float32 cannot"):
+            InstructorModel.from_pretrained(prepare(tiny, "int8"))
 
 
 def run_python(code, *arguments):
@@ -222,7 +274,7 @@ print(json.dumps({"grown": peak_kb() - before, "tokens": tokens.tolist()}))
 
 
 def test_what_repeats_is_embedded_once(tiny, monkeypatch):
-    model = InstructorModel.load(prepare(tiny))
+    model = InstructorModel.from_pretrained(tiny)
     instructions = ["Represent: ", "Classify: ", "Represent: ", None, "", "Represent: "]
     texts = ["one text", "one text", "another", "one text", "one text", "one text"]
     alone = [model.encode_counted(i, [t]) for i, t in zip(instructions, texts, strict=True)]

@@ -47,7 +47,7 @@ def assert_as_oracle(peer, model, texts, instructions=INSTRUCTIONS):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_small_shapes(tmp_path, varied_texts, shape):
     checkpoint = write_checkpoint(tmp_path / "model", **shape)
-    assert_as_oracle(oracle(checkpoint), InstructorModel.load(prepare(checkpoint)), varied_texts)
+    assert_as_oracle(oracle(checkpoint), InstructorModel.from_pretrained(checkpoint), varied_texts)
 
 
 @pytest.mark.parametrize("shape", [BASE, LARGE, XL], ids=["base", "large, 3 layers", "xl, 1 layer"])
@@ -75,7 +75,7 @@ def test_half_precision_on_the_hub_is_widened(tmp_path, varied_texts, dtype, sto
     checkpoint = write_checkpoint(
         tmp_path / "model", stored_as=stored_as, dtype=dtype, torch_dtype=str(dtype).removeprefix("torch.")
     )
-    assert_as_oracle(oracle(checkpoint).float(), InstructorModel.load(prepare(checkpoint)), varied_texts[:6])
+    assert_as_oracle(oracle(checkpoint).float(), InstructorModel.from_pretrained(checkpoint), varied_texts[:6])
 
 
 @pytest.mark.parametrize("dimension", [24, None])
@@ -83,6 +83,6 @@ def test_saved_by_sentence_transformers(tmp_path, varied_texts, dimension):
     """Its present release lays a folder out a little differently from the hub's INSTRUCTOR checkpoints."""
     peer = oracle(write_checkpoint(tmp_path / "model", dimension=dimension, max_length=100))
     peer.save(str(tmp_path / "saved"))
-    model = InstructorModel.load(prepare(tmp_path / "saved"))
+    model = InstructorModel.from_pretrained(tmp_path / "saved")
     assert model.max_length == 100
     assert_as_oracle(peer, model, varied_texts)

@@ -14,7 +14,7 @@ from checkpoints import copy_tiny, edit_json, random_tensors, write_checkpoint, 
 from processes import run_python
 from safetensors.torch import load_file
 
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel, prepare, prepare_model
 from spark_instructor.models.prepared import cache_dir, read_prepared
 
 FILES = {"model.safetensors", "tokenizer.json", "prepared.json"}
@@ -57,6 +57,14 @@ class TestResult:
         assert model.path.name == f"checkpoint-bfloat16-{model.hash[:16]}"
         model.verify()
 
+    @pytest.mark.parametrize("into", [None, "made"])
+    def test_prepare_model(self, monkeypatch, checkpoint, tmp_path, into):
+        """The manifest of the folder that prepare returns: when it is made, found again and given itself."""
+        monkeypatch.chdir(tmp_path)
+        made = prepare_model(checkpoint, "int8", into)
+        assert made == prepare_model(checkpoint, "int8", into) == prepare_model(made.path, "int8")
+        assert made == read_prepared(prepare(checkpoint, "int8", into))
+
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_dtypes(self, checkpoint, precision):
         for name, tensor in load_file(prepare(checkpoint, precision) / "model.safetensors").items():
@@ -79,9 +87,9 @@ class TestResult:
     def test_embeddings_under_their_other_name(self, checkpoint):
         tensors, _ = random_tensors(config_of(checkpoint), 24)
         tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
-        wanted = InstructorModel.load(prepare(checkpoint)).encode("", ["a text"])
+        wanted = InstructorModel.from_pretrained(checkpoint).encode("", ["a text"])
         write_weights(checkpoint, tensors)
-        assert (InstructorModel.load(prepare(checkpoint)).encode("", ["a text"]) == wanted).all()
+        assert (InstructorModel.from_pretrained(checkpoint).encode("", ["a text"]) == wanted).all()
 
     def test_safetensors_before_bin(self, checkpoint):
         """A checkpoint often has both; the .bin is not even opened."""
@@ -201,7 +209,7 @@ class TestFolder:
         def fail(*_, **__):
             raise OSError("no space left on device")
 
-        monkeypatch.setattr(importlib.import_module("spark_instructor.encoder.prepare"), "write_manifest", fail)
+        monkeypatch.setattr(importlib.import_module("spark_instructor.encoder.preparation"), "write_manifest", fail)
         with pytest.raises(OSError, match="no space left"):
             prepare(checkpoint, into=tmp_path / "there" / "prepared")
         assert names_in(tmp_path / "there") == set()
@@ -228,7 +236,7 @@ except OSError as error:
         final = tmp_path / "there" / "prepared"
         code = """
 import importlib, sys, time
-module = importlib.import_module("spark_instructor.encoder.prepare")
+module = importlib.import_module("spark_instructor.encoder.preparation")
 
 def hang(*_, **__):
     print("weights written", flush=True)
@@ -248,7 +256,7 @@ module.prepare(sys.argv[1], into=sys.argv[2])
         final = tmp_path / "there" / "prepared"
         code = """
 import importlib, os, sys, time
-module = importlib.import_module("spark_instructor.encoder.prepare")
+module = importlib.import_module("spark_instructor.encoder.preparation")
 
 checkpoint, final, mine, other = sys.argv[1:]
 write = module.write_manifest

@@ -257,10 +257,3 @@ def test_ten_megabytes_are_not_all_read(t5_file):
 )
 def test_instruction_length(t5, instruction, length):
     assert t5.instruction_length(instruction) == length
-
-
-def test_cut(t5):
-    ids = np.array([5, 6, 7, 8, 1], np.int32)
-    assert t5.cut(ids, 5).tolist() == [5, 6, 7, 8, 1]
-    assert t5.cut(ids, 4).tolist() == [5, 6, 7, 1]
-    assert t5.cut(ids, 1).tolist() == [1]

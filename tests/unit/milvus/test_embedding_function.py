@@ -9,13 +9,13 @@ from pymilvus.model.base import BaseEmbeddingFunction
 from pymilvus.model.dense import InstructorEmbeddingFunction as Theirs
 from vectors import TOLERANCE
 
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 from spark_instructor.milvus import InstructorEmbeddingFunction
 
 
 @pytest.fixture(scope="module")
 def model(tiny):
-    return InstructorModel.load(prepare(tiny))
+    return InstructorModel.from_pretrained(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_settings(tiny, model):
         normalize_embeddings=False,
         precision="bfloat16",
     )
-    narrow = InstructorModel.load(prepare(tiny, "bfloat16"))
+    narrow = InstructorModel.from_pretrained(tiny, precision="bfloat16")
     for found, instruction in [(function.encode_queries, "Ask: "), (function.encode_documents, "Tell: ")]:
         wanted = narrow.encode(instruction, ["one", "another"], normalize=False)
         np.testing.assert_allclose(found(["one", "another"]), wanted, atol=1e-4)

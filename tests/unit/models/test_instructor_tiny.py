@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from vectors import TOLERANCE
 
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 from spark_instructor.models.registry import checkpoint_folder
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -16,7 +16,7 @@ FOLDER = checkpoint_folder("instructor_tiny")
 
 @pytest.fixture(scope="module")
 def model():
-    return InstructorModel.load(prepare(FOLDER))
+    return InstructorModel.from_pretrained(FOLDER)
 
 
 def rows(name):

@@ -29,7 +29,7 @@ class TestNames:
 
     def test_packaged_model(self):
         (packaged,) = (one for one in known_models() if one.source == "packaged")
-        model = InstructorModel.load(prepare(checkpoint_folder(packaged.name)))
+        model = InstructorModel.from_pretrained(packaged.name)
         assert model.dimension == packaged.dimension
         assert model.encode("", ["a text"]).any()
 

@@ -13,7 +13,7 @@ from spark_instructor import (
     InstructorEmbeddings,
     LightPipeline,
 )
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel
 
 INSTRUCTION = "Represent the title: "
 TEXTS = ["Paris is in France.", "a", "What eats the fox, and when? " * 20, "  ", "Zażółć 😀"]
@@ -38,7 +38,7 @@ def light(*stages, **options):
 
 @pytest.fixture(scope="module")
 def vectors(tiny, own_cache):
-    return InstructorModel.load(prepare(tiny)).encode(INSTRUCTION, TEXTS)
+    return InstructorModel.from_pretrained(tiny).encode(INSTRUCTION, TEXTS)
 
 
 def test_full_annotate(tiny, vectors):

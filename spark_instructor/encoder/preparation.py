@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from safetensors.torch import save_file
@@ -27,9 +28,10 @@ from ..models.prepared import (
     read_prepared,
     write_manifest,
 )
-from .checkpoint import Checkpoint, open_safetensors
+from .checkpoint import Checkpoint
 from .linear import quantized, scale_name
 from .tokenizer import build_tokenizer
+from .weights import open_safetensors
 
 # What stays float32 in every precision, for it is small and every vector passes through it.
 _ALWAYS_FLOAT32 = ("relative_attention_bias", "final_norm", "dense")
@@ -50,6 +52,13 @@ def prepare(
     than float32 is wanted in another precision, and where a prepared folder was altered; FileExistsError
     where ``into`` holds something else.
     """
+    return prepare_model(checkpoint, precision, into).path
+
+
+def prepare_model(
+    checkpoint: str | os.PathLike[str], precision: str = "float32", into: str | os.PathLike[str] | None = None
+) -> PreparedModel:
+    """As `prepare`, but return what the prepared folder's manifest says, with its path."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     folder = expand_user(checkpoint).absolute()
@@ -57,7 +66,7 @@ def prepare(
     if isinstance(source, PreparedModel):
         source.verify()
         if source.precision == precision and into is None:
-            return folder
+            return source
         if source.precision not in (precision, "float32"):
             raise ValueError(
                 f"'{source.name}' ({folder}) was prepared in {source.precision}, and {precision} cannot be won back "
@@ -69,23 +78,31 @@ def prepare(
         name, content = checkpoint_name(folder), _content_hash(source.content_hash(), precision)
 
     final = cache_dir() / prepared_key(name, precision, content) if into is None else expand_user(into).absolute()
-    if _is_there(final, content):
-        return final
-    with publish_folder(final) as new:
-        _write_tokenizer(source, new / TOKENIZER)
-        _write_weights(source, precision, new / WEIGHTS)
-        write_manifest(
-            new,
-            name=name,
-            hash=content,
-            precision=precision,
-            max_length=source.max_length,
-            architecture=source.architecture,
-        )
-        for file in new.iterdir():
-            file.chmod(0o644)  # whatever the umask and safetensors say: executors may be other users
-    _is_there(final, content)  # where another process was first, with something else
-    return final
+    if not is_prepared(final):
+        if final.exists() and (not final.is_dir() or any(final.iterdir())):
+            _refuse_occupied(final)
+        with publish_folder(final) as new:
+            _write_tokenizer(source, new / TOKENIZER)
+            _write_weights(source, precision, new / WEIGHTS)
+            write_manifest(
+                new,
+                name=name,
+                hash=content,
+                precision=precision,
+                max_length=source.max_length,
+                architecture=source.architecture,
+            )
+            for file in new.iterdir():
+                file.chmod(0o644)  # whatever the umask and safetensors say: executors may be other users
+    model = read_prepared(final)
+    if model.hash != content:  # also where another process was first, with something else
+        _refuse_occupied(final)
+    model.verify()
+    return model
+
+
+def _refuse_occupied(folder: Path) -> NoReturn:
+    raise FileExistsError(f"{folder} exists and holds something else; name a new or an empty folder")
 
 
 def checkpoint_name(folder: Path) -> str:
@@ -98,18 +115,6 @@ def checkpoint_name(folder: Path) -> str:
 
 def _content_hash(source_hash: str, precision: str) -> str:
     return hashlib.sha256(f"{source_hash} {precision} {FORMAT_VERSION}".encode()).hexdigest()
-
-
-def _is_there(folder: Path, content: str) -> bool:
-    """Whether the prepared model is there already, and whole; FileExistsError where something else is."""
-    if is_prepared(folder):
-        found = read_prepared(folder)
-        if found.hash == content:
-            found.verify()
-            return True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and holds something else; name a new or an empty folder")
-    return False
 
 
 def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
