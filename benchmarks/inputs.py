@@ -13,7 +13,7 @@ import common
 import numpy as np
 import numpy.typing as npt
 
-from spark_instructor.models.prepared import file_hash, publish_folder
+from spark_instructor.models.prepared import hash_file, publish_folder
 
 HERE = Path(__file__).parent
 DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
@@ -77,7 +77,7 @@ def model(path: Path | None, shape: str = "base") -> Model:
     limits = json.loads((path / "sentence_bert_config.json").read_text("utf-8"))
     digest = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(file_hash(file).encode())
+        digest.update(hash_file(file).encode())
     return Model(
         path=path.absolute(),
         derived=common.cache() / "derived" / digest.hexdigest()[:16],

@@ -94,12 +94,14 @@ def _spark_instructor() -> Callable[[str], Embed]:
 
     import spark_instructor.encoder.model  # noqa: F401
     from spark_instructor import worker
+    from spark_instructor.models.host_cache import ModelLocation
 
     def open_model(folder: str) -> Embed:
         job = worker.Job(
-            model=worker.Shipped(name="benchmark", key="benchmark", path=folder, archive=None),
+            model=ModelLocation(name="benchmark", folder_name="benchmark", path=folder, archive=None),
             nested=(False,),
-            counted=False,
+            with_counts=False,
+            with_metrics=False,
             instruction=inputs.DOCUMENT_INSTRUCTION,
             device="cpu",
             max_length=None,

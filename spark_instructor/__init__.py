@@ -1,6 +1,6 @@
 """INSTRUCTOR text embeddings for Apache Spark, in the style of Spark NLP.
 
-Importing this package imports neither torch nor pyspark: each name is loaded when it is first used.
+Importing this package imports neither torch nor pyspark: each name is loaded at first use.
 """
 
 from importlib import import_module
@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .encoder import InstructorModel, prepare
+    from .functions import cosine_similarity, instructor_embed, register_instructor_embed
+    from .incremental import Changes, embed_changes, rows_to_embed
+    from .milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus
     from .models.prepared import list_prepared
     from .models.registry import known_models
     from .stages.annotation import Annotation
@@ -17,32 +21,54 @@ if TYPE_CHECKING:
     from .stages.finisher import EmbeddingsFinisher
     from .stages.light_pipeline import LightPipeline
 
-_MODULE_OF = {
+_MODULES = {
     "Annotation": "stages.annotation",
+    "Changes": "incremental",
     "DocumentAssembler": "stages.assembler",
     "EmbeddingsFinisher": "stages.finisher",
+    "InstructorEmbeddingFunction": "milvus",
     "InstructorEmbeddings": "stages.embeddings",
+    "InstructorModel": "encoder",
     "LightPipeline": "stages.light_pipeline",
+    "WriteCounts": "milvus",
+    "cosine_similarity": "functions",
+    "embed_changes": "incremental",
+    "instructor_embed": "functions",
     "known_models": "models.registry",
     "list_prepared": "models.prepared",
+    "prepare": "encoder",
+    "register_instructor_embed": "functions",
+    "rows_to_embed": "incremental",
+    "write_to_milvus": "milvus",
 }
 
 __all__ = [
     "Annotation",
+    "Changes",
     "DocumentAssembler",
     "EmbeddingsFinisher",
+    "InstructorEmbeddingFunction",
     "InstructorEmbeddings",
+    "InstructorModel",
     "LightPipeline",
+    "WriteCounts",
+    "cosine_similarity",
+    "embed_changes",
+    "instructor_embed",
     "known_models",
     "list_prepared",
+    "prepare",
+    "register_instructor_embed",
+    "rows_to_embed",
+    "write_to_milvus",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULE_OF])
+    return sorted([*globals(), *_MODULES])

@@ -7,67 +7,77 @@ from typing import Any
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from .stages.annotation import VECTOR
 from .stages.embeddings import InstructorEmbeddings
-from .worker import embedding_function
+from .udf import create_expression_udf
 
-_OF_COLUMNS = ("inputCols", "outputCol", "outputCols", "instructionCol")
+_COLUMN_PARAMS = ("inputCols", "outputCol", "outputCols", "instructionCol")
 
 
 def instructor_embed(
     col: Column | str, instruction: Column | str = "", model: str = "instructor_base", **settings: Any
 ) -> Column:
-    """The vectors (``array<float>``) of a string column, as `InstructorEmbeddings` gives them; null gives null.
+    """Return the vectors (``array<float>``) of a string column, as `InstructorEmbeddings` computes them.
 
-    ``instruction`` is one for all rows, or a column. ``settings`` are other parameters of
-    `InstructorEmbeddings` by their names there (``precision``, ``maxSentenceLength``, ``sharedFolder`` ...).
+    A null text gives a null vector. Spark computes an expression wherever it occurs: if you select it and filter by
+    it, Spark computes it twice, and two such expressions run in two Python workers, each with its own model.
+    `InstructorEmbeddings` avoids both, and so does a DataFrame that you have written or cached.
 
-    An expression is computed wherever it stands: one that is selected and filtered by is computed twice, and
-    two of them run in two Python workers, each with the model. `InstructorEmbeddings` has neither fault; so
-    has a DataFrame that was written or cached.
+    Args:
+        col: Column of the texts.
+        instruction: One instruction for all rows, or a column with the instruction of each row.
+        model: Known name, hub id or folder of the checkpoint.
+        **settings: Other Params of `InstructorEmbeddings` by name (``precision``, ``maxSentenceLength``,
+            ``sharedFolder`` and so on).
 
-    Raises TypeError for a setting that is not there or that names columns, and what
-    `InstructorEmbeddings.transform` raises.
+    Raises TypeError if a setting does not exist or names columns, and what `InstructorEmbeddings.transform` raises.
     """
     spark = SparkSession.active()
-    embedded: Column = (
-        _function(spark, model=model, **settings)(col, instruction)
-        if isinstance(instruction, Column)
-        else _function(spark, model=model, instruction=instruction, **settings)(col)
-    )
+    if isinstance(instruction, Column):
+        embedded: Column = _create_udf(spark, model=model, **settings)(col, instruction)
+    else:
+        embedded = _create_udf(spark, model=model, instruction=instruction, **settings)(col)
     return embedded
 
 
-def register(
+def register_instructor_embed(
     spark: SparkSession,
     name: str = "instructor_embed",
     instruction: str = "",
     model: str = "instructor_base",
     **settings: Any,
 ) -> None:
-    """Register a SQL function: ``name(text)``, or ``name(text, instruction)`` where a row has its own.
+    """Register a SQL function: ``name(text)``, or ``name(text, instruction)`` if a row has its own instruction.
 
-    The arguments are those of `instructor_embed`. In SQL as there, ``SELECT embed(t) ... WHERE f(embed(t))``
-    computes it twice: select it in a subquery that is cached or written. A literal is embedded once for each
-    Arrow batch of rows it stands beside.
+    Spark computes the function wherever it occurs, as in `instructor_embed`: ``SELECT embed(t) ... WHERE
+    f(embed(t))`` computes it twice, so select it in a subquery that is cached or written. A literal is embedded once
+    per Arrow batch of the rows beside it.
+
+    Args:
+        spark: The session in which the function is registered.
+        name: Name of the function in SQL.
+        instruction: The instruction for rows that have none of their own.
+        model: Known name, hub id or folder of the checkpoint.
+        **settings: Other Params of `InstructorEmbeddings` by name.
+
+    Raises TypeError if a setting does not exist or names columns, and what `InstructorEmbeddings.transform` raises.
     """
-    spark.udf.register(name, _function(spark, model=model, instruction=instruction, **settings))
+    spark.udf.register(name, _create_udf(spark, model=model, instruction=instruction, **settings))
 
 
 def cosine_similarity(left: Column | str, right: Column | str) -> Column:
-    """Cosine similarity (float) of two ``array<float>`` columns; null for a null or a zero vector.
+    """Return the cosine similarity (float) of two ``array<float>`` columns; null for a null or a zero vector.
 
-    It is Spark 4.3's ``vector_cosine_similarity``, and before that an expression of the same values. In SQL
-    before 4.3, for unit vectors as ours are:
-    ``aggregate(zip_with(a, b, (x, y) -> double(x * y)), 0D, (total, one) -> total + one)``.
+    This is ``vector_cosine_similarity`` of Spark 4.3, and an expression with the same values on earlier versions. In
+    SQL before 4.3, you can write this for unit vectors, as `InstructorEmbeddings` returns them:
+    ``aggregate(zip_with(a, b, (x, y) -> double(x * y)), 0D, (total, product) -> total + product)``.
 
-    The job fails where two vectors are not of the same width.
+    The job fails if two vectors differ in width.
     """
     if hasattr(F, "vector_cosine_similarity"):
         return F.vector_cosine_similarity(left, right)
-    left, right = (F.col(one) if isinstance(one, str) else one for one in (left, right))
-    lengths = F.sqrt(_dot(left, left)) * F.sqrt(_dot(right, right))
-    cosine = (_dot(left, right) / F.when(lengths > 0, lengths)).cast("float")
+    left, right = (F.col(vector) if isinstance(vector, str) else vector for vector in (left, right))
+    norms = F.sqrt(_dot(left, left)) * F.sqrt(_dot(right, right))
+    cosine = (_dot(left, right) / F.when(norms > 0, norms)).cast("float")
     return F.when(
         F.array_size(left) != F.array_size(right), F.raise_error("vectors of different widths").cast("float")
     ).otherwise(cosine)
@@ -75,14 +85,15 @@ def cosine_similarity(left: Column | str, right: Column | str) -> Column:
 
 def _dot(left: Column, right: Column) -> Column:
     products = F.zip_with(left, right, lambda x, y: x.cast("double") * y)
-    return F.aggregate(products, F.lit(0.0), lambda total, one: total + one)
+    return F.aggregate(products, F.lit(0.0), lambda total, product: total + product)
 
 
-def _function(spark: SparkSession, **settings: Any) -> Any:
-    for name in _OF_COLUMNS:
+def _create_udf(spark: SparkSession, **settings: Any) -> Any:
+    for name in _COLUMN_PARAMS:
         if name in settings:
             raise TypeError(
-                f"{name} is {settings[name]!r}, but a function takes columns as its arguments: the texts first, and "
-                "where rows have instructions of their own, the column of these second"
+                f"{name} is {settings[name]!r}, but a function takes its columns as arguments: the texts first and, if "
+                "the rows have their own instructions, the instructions second"
             )
-    return embedding_function(InstructorEmbeddings(**settings)._shipped_job(spark), VECTOR)
+    stage = InstructorEmbeddings(**settings)
+    return create_expression_udf(stage.ship_job(spark, stage.prepare_model()))

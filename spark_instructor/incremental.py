@@ -1,4 +1,4 @@
-"""Keeping a table of vectors up to date: what is new or has changed is embedded, and nothing else."""
+"""Keeping a table of vectors up to date: only what is new or has changed is embedded."""
 
 from __future__ import annotations
 
@@ -14,125 +14,135 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
+from .columns import check_new_columns, check_type, column, find_field, is_same_type
 from .models.prepared import PreparedModel
-from .provenance import with_provenance
-from .stages.annotation import check_new, check_type, column, input_field, same_type
 from .stages.embeddings import InstructorEmbeddings
 
 FINGERPRINT = "fingerprint"
-"""The column of what decided a row's vector: the model's hash, and one of all the rest."""
+"""Name of the column that identifies what determined a row's vector: the model's hash and a hash of all the rest."""
 PART = "part"
-"""The target's column of partitions: the key's hash, modulo their number."""
+"""Name of the target's partition column: the hash of the key modulo the number of parts."""
 
-# An overwrite replaces the parts that it has rows of. An append commits each task alone, for version 1 leaves what a
-# killed job's tasks had finished where the next job takes it for its own, and rows come twice. Version 2 is unsafe for
-# writers that name a second attempt's files otherwise than the first's; Spark names them alike.
-_COMMIT = {"partitionOverwriteMode": "dynamic", "mapreduce.fileoutputcommitter.algorithm.version": "2"}
+# An overwrite replaces only the parts that it has rows of. An append commits each task on its own: with version 1 of
+# the committer, the finished tasks of a killed job stay in a folder from which the next job commits them as its own,
+# so rows come twice. Version 2 is unsafe only if a second attempt gives its files other names, and Spark does not.
+_WRITE_OPTIONS = {"partitionOverwriteMode": "dynamic", "mapreduce.fileoutputcommitter.algorithm.version": "2"}
 
-_GLOB = re.compile(r"[][{}*?\\]")  # what Spark's readers, and not its writers, take for a pattern
+_GLOB = re.compile(r"[][{}*?\\]")  # Spark's readers take these characters for a pattern; its writers do not
 
-_KIND, _WAS, _OLD_PART = "__kind", "__was", "__old_part"
-_ROWS_A_TASK = 2000  # some megabytes of vectors a file
-_LEAST_TASKS = 16  # so that few rows too use the cluster, and a progress bar moves
+_KIND, _OLD_FINGERPRINT, _OLD_PART = "__kind", "__old_fingerprint", "__old_part"
+_ROWS_PER_TASK = 2000  # a file of some megabytes
+_MIN_TASKS = 16  # so that even a few rows use the whole cluster and move a progress bar
 
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """What `embed_changes` found, in rows."""
+    """Numbers of rows that `embed_changes` found."""
 
     new: int = 0
-    """Embedded: the target had no row of their key."""
+    """Rows that were embedded because the target had no row with their key."""
     changed: int = 0
-    """Embedded again: the text, the instruction, the model, its precision or a limit was another."""
+    """Rows that were embedded again because the text, the instruction, the model, its precision or a limit changed."""
     unchanged: int = 0
-    """Left as they were."""
+    """Rows that stayed as they were."""
     absent: int = 0
-    """In the target alone, and left there: the source need not be all that there is."""
+    """Rows that only the target has. They stay there, since the source need not be complete."""
 
 
 def embed_changes(
     source: DataFrame, target: str, key: str | Sequence[str], stage: InstructorEmbeddings, parts: int = 16
 ) -> Changes:
-    """Bring a Parquet folder of vectors up to date with ``source``, and return how many rows were what.
+    """Bring a Parquet folder of vectors up to date, and return how many rows were new, changed, unchanged and absent.
 
-    ``target`` gets the source's columns, the stage's output, and `FINGERPRINT` and `PART`. ``stage`` embeds one
-    string column; ``key``, one column or several, tells the rows apart.
+    The target has the columns of the source, the output of the stage, `FINGERPRINT` and `PART`. A separate job writes
+    each part. Therefore a second call after a kill embeds only what is left, and a second call after success embeds
+    nothing. New rows are appended to their part; a part with a changed row is rewritten. Only one call at a time may
+    write to a target. The source is read once per part, so it must return the same rows each time.
 
-    Each part is written by a job of its own, so after a kill a second call embeds what is left, and after success
-    nothing. New rows are appended to their part; a part in which a row changed is written anew. ``parts`` is their
-    number in a new target: more of them lose less at a kill, fewer read the source less often. One call at a time
-    may write to a target. As the source is read once a part, it has to give the same rows each time.
+    Args:
+        source: The rows, each with a text.
+        target: Path or URI of the Parquet folder. It is created if it does not exist.
+        key: Name of the column that identifies a row, or names of several.
+        stage: An `InstructorEmbeddings` that embeds one string column.
+        parts: Number of parts of a new target. With more parts a kill loses less work; with fewer parts the source is
+            read less often.
 
-    Raises, before anything is embedded, ValueError where the key is null or not unique, in the source or in the
-    target; where the target was not written by this function, or has other columns; and where rows that the target
-    alone has are of another model, as the vectors of two models cannot be compared. Also what
+    Raises ValueError, before anything is embedded, if the key is null or not unique in the source or in the target; if
+    another function wrote the target or it has other columns; and if rows that only the target has were embedded with
+    another model, since vectors of different models cannot be compared. Also raises what
     `InstructorEmbeddings.transform` raises.
     """
     if parts < 1:
         raise ValueError(f"parts is {parts}, expected at least 1")
-    keys = _keys(key)
-    before = _read(source.sparkSession, target)
+    keys = _list_keys(key)
+    model = stage.prepare_model()
+    before = _read_target(source.sparkSession, target)
     if before is not None:
         parts = before.schema[FINGERPRINT].metadata["parts"]
-    wanted = _in_parts(_fingerprinted(source, stage, keys), keys, parts)
+    wanted = _assign_parts(_add_fingerprint(source, stage, model, keys), keys, parts)
     if before is None:
-        before = _embedded(wanted.where(F.lit(False)), stage)
+        before = stage.transform(wanted.where(F.lit(False)))
     else:
-        _check_columns(before, _embedded(wanted, stage), target)
+        _check_columns(before, stage.transform(wanted), target)
         _check_keys(before, keys, target)
     _check_keys(source, keys, "the source")
 
-    counts = _counts(_compared(wanted, before, keys), stage, target)
-    for part, found in sorted(counts.items()):
-        rows = found["new"] + found["changed"]
+    counts = _count_changes(_compare(wanted, before, keys), model, target)
+    for part, count in sorted(counts.items()):
+        rows = count["new"] + count["changed"]
         if not rows:
             continue
-        of_part, old = (df.where(F.col(PART) == part) for df in (wanted, before))
-        if found["changed"]:
-            todo, mode = _without_vector(of_part, old, keys), "overwrite"
-            kept = old.join(_old_keys(todo, keys), _same_key(keys), "left_anti")
+        part_wanted, part_before = (df.where(F.col(PART) == part) for df in (wanted, before))
+        if count["changed"]:
+            todo, mode = _select_stale(part_wanted, part_before, keys), "overwrite"
+            kept = part_before.join(_select_old_keys(todo, keys), _match_keys(keys), "left_anti")
         else:
-            # Whatever the fingerprint: of a row that has changed since it was counted, the next call will replace it.
-            todo, mode = of_part.join(_old_keys(old, keys), _same_key(keys), "left_anti"), "append"
-            kept = old.where(F.lit(False))
-        result = _embedded(todo.repartition(tasks_for(rows)), stage).unionByName(kept)
-        writer = result.write.mode(mode).options(**_COMMIT)
-        writer.partitionBy(PART).parquet(target)
+            # A row that has changed since it was counted is left out here; the next call replaces it.
+            todo, mode = part_wanted.join(_select_old_keys(part_before, keys), _match_keys(keys), "left_anti"), "append"
+            kept = part_before.where(F.lit(False))
+        result = stage.transform(todo.repartition(count_tasks(rows))).unionByName(kept)
+        result.write.mode(mode).options(**_WRITE_OPTIONS).partitionBy(PART).parquet(target)
     return Changes(**sum(counts.values(), Counter[str]()))
 
 
 def rows_to_embed(
     source: DataFrame, target: DataFrame | None, key: str | Sequence[str], stage: InstructorEmbeddings
 ) -> DataFrame:
-    """The rows of ``source`` that are new or have changed, with their `FINGERPRINT`: what a table of any format lacks.
+    """Return the rows of ``source`` that are new or have changed, with their `FINGERPRINT`.
 
-    ``target`` is that table, with the key and `FINGERPRINT` among its columns, or None where there is none yet. Merge
-    into it, by the key, what ``stage`` makes of these rows. Raises what `embed_changes` raises of the source and the
-    key, and ValueError where the target lacks a column.
+    Use it for tables of any format: transform these rows with ``stage`` and merge the result into the table by its
+    key. ``target`` is that table with the key and `FINGERPRINT` among its columns, or None if it does not exist yet.
+
+    Raises what `embed_changes` raises about the source and the key, and ValueError if the target lacks a column.
     """
-    keys = _keys(key)
-    wanted = _fingerprinted(source, stage, keys)
+    keys = _list_keys(key)
+    wanted = _add_fingerprint(source, stage, stage.prepare_model(), keys)
     if target is not None:
         for name in [*keys, FINGERPRINT]:
-            input_field(target, name, "the target")
+            find_field(target, name, "the target")
     _check_keys(source, keys, "the source")
-    return wanted if target is None else _without_vector(wanted, target, keys)
+    return wanted if target is None else _select_stale(wanted, target, keys)
 
 
-def tasks_for(rows: int) -> int:
-    """How many tasks to embed so many rows in."""
-    return min(max(rows // _ROWS_A_TASK, _LEAST_TASKS), max(rows, 1))
+def count_tasks(rows: int) -> int:
+    """Return the number of tasks in which to embed so many rows."""
+    return min(max(rows // _ROWS_PER_TASK, _MIN_TASKS), max(rows, 1))
 
 
-def _keys(key: str | Sequence[str]) -> list[str]:
+def fingerprint_prefix(model: PreparedModel) -> str:
+    """Return how the fingerprints of all vectors of a model begin."""
+    return model.hash[:16] + "-"
+
+
+def _list_keys(key: str | Sequence[str]) -> list[str]:
     keys = [key] if isinstance(key, str) else list(key)
     if not keys:
-        raise ValueError("key is empty, expected the name of a column, or several")
+        raise ValueError("key is empty, expected the name of a column or several names")
     return keys
 
 
-def _read(spark: SparkSession, target: str) -> DataFrame | None:
-    """The target as it stands; None where there is none, or a first run was killed before it wrote a part."""
+def _read_target(spark: SparkSession, target: str) -> DataFrame | None:
+    """Read the target; return None if it does not exist, or if a first run was killed before it wrote a part."""
     try:
         before = spark.read.parquet(_GLOB.sub(r"\\\g<0>", target))
         schema = before.schema
@@ -147,119 +157,112 @@ def _read(spark: SparkSession, target: str) -> DataFrame | None:
         )
     if "parts" not in schema[FINGERPRINT].metadata:
         raise ValueError(
-            f"{target} was written anew by something that lost the metadata of its column {FINGERPRINT!r}, and with it "
+            f"{target} was rewritten by something that lost the metadata of its column {FINGERPRINT!r}, and with it "
             "the number of parts. Write to a new folder, or restore the old one."
         )
-    return before.withColumn(PART, F.col(PART).cast("int"))  # a string where Spark is set not to infer its type
+    return before.withColumn(PART, F.col(PART).cast("int"))  # Spark may be configured to read it as a string
 
 
-def _fingerprinted(source: DataFrame, stage: InstructorEmbeddings, keys: list[str]) -> DataFrame:
-    """The source with what decides each row's vector."""
-    fields, outputs = stage._columns(source)
+def _add_fingerprint(
+    source: DataFrame, stage: InstructorEmbeddings, model: PreparedModel, keys: list[str]
+) -> DataFrame:
+    """Add a hash of everything that determines the vector of a row."""
+    fields, outputs = stage.check_columns(source)
     for field in fields:
         check_type(field, [StringType()], "the source")
     if len(fields) > 1:
-        raise ValueError(
-            f"one column can be embedded at a time, but the stage has the inputCols {stage.getInputCols()}"
-        )
+        raise ValueError(f"only one column can be embedded, but the stage has the inputCols {stage.getInputCols()}")
     for name in keys:
-        input_field(source, name, "the source")
-    check_new(source, [FINGERPRINT, *outputs], "the source")
+        find_field(source, name, "the source")
+    check_new_columns(source, [FINGERPRINT, *outputs], "the source")
 
     instruction_col = stage.getInstructionCol()
     instruction = F.lit(stage.getInstruction()) if instruction_col is None else column(instruction_col)
-    read = F.to_json(F.struct(column(fields[0].name).alias("text"), instruction.alias("instruction")))
-    limits = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
-    fingerprint = F.concat(F.lit(fingerprint_start(stage._prepared())), F.sha2(F.concat(F.lit(limits), read), 256))
+    row = F.to_json(F.struct(column(fields[0].name).alias("text"), instruction.alias("instruction")))
+    settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
+    fingerprint = F.concat(F.lit(fingerprint_prefix(model)), F.sha2(F.concat(F.lit(settings), row), 256))
     return source.select("*", fingerprint.alias(FINGERPRINT))
 
 
-def _in_parts(wanted: DataFrame, keys: list[str], parts: int) -> DataFrame:
-    """Rows with the part that their key falls in; the fingerprint's metadata keeps the number of parts."""
-    check_new(wanted, [PART], "the source")
+def _assign_parts(wanted: DataFrame, keys: list[str], parts: int) -> DataFrame:
+    """Add to each row the part that its key belongs to; the metadata of the fingerprint keeps the number of parts."""
+    check_new_columns(wanted, [PART], "the source")
     part = F.pmod(F.xxhash64(*map(column, keys)), F.lit(parts)).cast("int")
     columns = [column(name) for name in wanted.columns if name != FINGERPRINT]
     return wanted.select(*columns, F.col(FINGERPRINT).alias(FINGERPRINT, metadata={"parts": parts}), part.alias(PART))
 
 
-def fingerprint_start(model: PreparedModel) -> str:
-    """How the fingerprints of a model's vectors begin, whatever the text."""
-    return model.hash[:16] + "-"
-
-
-def _embedded(rows: DataFrame, stage: InstructorEmbeddings) -> DataFrame:
-    return with_provenance(stage.transform(rows), stage)
-
-
-def _check_columns(before: DataFrame, now: DataFrame, target: str) -> None:
-    was, is_ = ({field.name: field.dataType for field in df.schema} for df in (before, now))
-    differ = [
-        name for name in {**was, **is_} if name not in was or name not in is_ or not same_type(was[name], is_[name])
+def _check_columns(before: DataFrame, after: DataFrame, target: str) -> None:
+    old, new = ({field.name: field.dataType for field in df.schema} for df in (before, after))
+    different = [
+        name for name in {**old, **new} if name not in old or name not in new or not is_same_type(old[name], new[name])
     ]
-    if differ:
+    if different:
         raise ValueError(
-            f"{target} has other columns than the source and the stage give; these differ: "
-            f"{', '.join(sorted(differ))}. Select the same columns and name the same output column, or write to a new "
-            "folder."
+            f"{target} has other columns than the source and the stage produce; these differ: "
+            f"{', '.join(sorted(different))}. Select the same columns and name the same output column, or write to a "
+            "new folder."
         )
 
 
-def _check_keys(rows: DataFrame, keys: list[str], what: str) -> None:
-    found = rows.select(F.count("*").alias("rows"), F.count_distinct(*map(column, keys)).alias("distinct")).first()
-    assert found is not None  # an aggregate has one row
-    if found["rows"] != found["distinct"]:
+def _check_keys(rows: DataFrame, keys: list[str], owner: str) -> None:
+    counts = rows.select(F.count("*").alias("rows"), F.count_distinct(*map(column, keys)).alias("distinct")).first()
+    assert counts is not None  # an aggregate has one row
+    if counts["rows"] != counts["distinct"]:
         raise ValueError(
-            f"{what} has {found['rows']:,} rows, but {found['distinct']:,} distinct and non-null values of the key "
-            f"{', '.join(keys)}: each row needs one of its own"
+            f"{owner} has {counts['rows']:,} rows, but {counts['distinct']:,} distinct and non-null values of the key "
+            f"{', '.join(keys)}: each row needs its own key"
         )
 
 
-def _compared(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
-    """Source and target side by side: the source's columns, what the target has of a row, and the row's kind."""
-    old = _old_keys(before, keys, F.col(FINGERPRINT).alias(_WAS), F.col(PART).alias(_OLD_PART))
+def _compare(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
+    """Join source and target: the source's columns, the target's fingerprint and part, and the kind of each row."""
+    old = _select_old_keys(before, keys, F.col(FINGERPRINT).alias(_OLD_FINGERPRINT), F.col(PART).alias(_OLD_PART))
     kind = (
         F.when(F.col(FINGERPRINT).isNull(), "absent")
         .when(F.col(_OLD_PART).isNull(), "new")
-        .when(F.col(_WAS) == F.col(FINGERPRINT), "unchanged")
+        .when(F.col(_OLD_FINGERPRINT) == F.col(FINGERPRINT), "unchanged")
         .otherwise("changed")
     )
-    return wanted.join(old, _same_key(keys), "full_outer").select("*", kind.alias(_KIND))
+    return wanted.join(old, _match_keys(keys), "full_outer").select("*", kind.alias(_KIND))
 
 
-def _without_vector(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
-    """Those of the source's rows that ``before`` has not, or has of another fingerprint."""
-    old = _old_keys(before, keys, F.col(FINGERPRINT).alias(_WAS))
-    return wanted.join(old, _same_key(keys) & (F.col(_WAS) == F.col(FINGERPRINT)), "left_anti")
+def _select_stale(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
+    """Select the rows of the source that ``before`` lacks or has with another fingerprint."""
+    old = _select_old_keys(before, keys, F.col(FINGERPRINT).alias(_OLD_FINGERPRINT))
+    return wanted.join(old, _match_keys(keys) & (F.col(_OLD_FINGERPRINT) == F.col(FINGERPRINT)), "left_anti")
 
 
-def _old_keys(rows: DataFrame, keys: list[str], *more: Column) -> DataFrame:
-    """The key's columns alone, by names that a join tells from another side's."""
-    return rows.select(*(column(name).alias(alias) for name, alias in _aliases(keys).items()), *more)
+def _select_old_keys(rows: DataFrame, keys: list[str], *others: Column) -> DataFrame:
+    """Select the key columns under names that a join can distinguish from those of the other side."""
+    return rows.select(*(column(name).alias(alias) for name, alias in _alias_keys(keys).items()), *others)
 
 
-def _aliases(keys: list[str]) -> dict[str, str]:
-    """What one side's key columns are called in a join."""
+def _alias_keys(keys: list[str]) -> dict[str, str]:
     return {name: f"__old_key_{i}" for i, name in enumerate(keys)}
 
 
-def _same_key(keys: list[str]) -> Column:
-    return reduce(Column.__and__, [column(name) == F.col(alias) for name, alias in _aliases(keys).items()])
+def _match_keys(keys: list[str]) -> Column:
+    return reduce(Column.__and__, [column(name) == F.col(alias) for name, alias in _alias_keys(keys).items()])
 
 
-def _counts(compared: DataFrame, stage: InstructorEmbeddings, target: str) -> dict[int, Counter[str]]:
-    """The rows of each kind in each part."""
-    another_model = ~F.col(_WAS).startswith(fingerprint_start(stage._prepared()))
+def _count_changes(compared: DataFrame, model: PreparedModel, target: str) -> dict[int, Counter[str]]:
+    """Count the rows of each kind in each part.
+
+    Raises ValueError if rows that only the target has were embedded with another model.
+    """
+    is_foreign = ~F.col(_OLD_FINGERPRINT).startswith(fingerprint_prefix(model)) & (F.col(_KIND) == "absent")
     rows = compared.groupBy(F.coalesce(PART, _OLD_PART).alias(PART), _KIND).agg(
-        F.count("*").alias("rows"), F.count_if(another_model & (F.col(_KIND) == "absent")).alias("strangers")
+        F.count("*").alias("rows"), F.count_if(is_foreign).alias("foreign")
     )
     counts: dict[int, Counter[str]] = defaultdict(Counter)
-    strangers = 0
+    foreign = 0
     for row in rows.collect():
         counts[row[PART]][row[_KIND]] = row["rows"]
-        strangers += row["strangers"]
-    if strangers:
+        foreign += row["foreign"]
+    if foreign:
         raise ValueError(
-            f"{strangers:,} rows of {target} are not in the source and were embedded by another model or precision, "
-            "and the vectors of two models cannot be compared: pass the whole source, or write to a new folder"
+            f"{foreign:,} rows of {target} are not in the source and were embedded with another model or precision, "
+            "and vectors of different models cannot be compared. Pass the whole source, or write to a new folder."
         )
     return counts

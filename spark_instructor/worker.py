@@ -1,4 +1,4 @@
-"""What runs on an executor: loading the model once a Python worker, embedding batches of rows."""
+"""What a task does on an executor: it loads the model once per Python worker and embeds batches of rows."""
 
 from __future__ import annotations
 
@@ -7,140 +7,94 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from .models.host_cache import Shipped, locate, verified
+from .models.host_cache import HostModel, ModelLocation, locate_model
 
 if TYPE_CHECKING:
-    from pyspark.sql.types import ArrayType, StructType
-
     from .encoder import InstructorModel
 
-HOW_TO_INSTALL = (
-    "The Python workers of the executors need spark-instructor-embeddings and its packages (torch, tokenizers, "
-    "safetensors), like the driver. Databricks: %pip install spark-instructor-embeddings in the notebook, or name it "
-    "in the serverless environment. Other clusters: install it on every node, or ship a packed environment "
-    "(venv-pack, then spark.archives=env.tar.gz#env and PYSPARK_PYTHON=./env/bin/python)."
-)
+VECTORS, TOKENS, TRUNCATED = "vectors", "tokens", "truncated"
+"""Results for every input column; `name_result` gives their column names."""
+DISTINCT, SECONDS = "distinct", "seconds"
+"""Results for every frame, in its first row; the other rows have zeros."""
 
-_MODELS_KEPT = 2  # a worker that serves two stages in turn should not load at each batch
+_MAX_MODELS = 2  # a worker that serves two stages in turn should not load a model for each batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One stage's work as it travels to the executors."""
+    """The work of one stage, as it travels to the executors."""
 
-    model: Shipped
+    model: ModelLocation
     nested: tuple[bool, ...]
     """For each input column, whether a row holds an array of texts."""
-    counted: bool
-    """Whether tokens and truncated flags go back beside the vectors."""
-    observed: bool
-    """Whether the distinct texts and the seconds of each frame go back, on its first row."""
+    with_counts: bool
+    """Whether the result contains `TOKENS` and `TRUNCATED`."""
+    with_metrics: bool
+    """Whether the result contains `DISTINCT` and `SECONDS`."""
     instruction: str | None
-    """The stage's instruction; None where each row brings its own, in the frame's last column."""
+    """The instruction for all rows; None if the last column of a frame holds the instruction of each row."""
     device: str
     max_length: int | None
+    """Maximum number of tokens per text; None for the limit of the model."""
     max_batch: int | None
+    """Maximum number of texts per forward pass; None for no maximum."""
     long_text: str
 
 
-def on_executor(function: str, plain: dict[str, Any]) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """What a task calls: ``function`` (a dotted name in this package) with ``plain`` and its batches.
+def name_result(name: str, index: int) -> str:
+    """Return the name of a result column for input column number ``index``."""
+    return f"{name}_{index}"
 
-    It is pickled by value and holds plain values alone, so that a worker without this package gets as far
-    as saying so.
+
+def embed_frames(arguments: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Embed frames of texts; row i of a result belongs to row i of its frame.
+
+    A null text gives a null vector, a null array gives a null, and a null element gives a null element. The result
+    has the columns `VECTORS`, `TOKENS` and `TRUNCATED` for each input column, and `DISTINCT` and `SECONDS`, as far
+    as the job asks for them.
     """
-    how_to_install = HOW_TO_INSTALL
-
-    def call(batches: Iterator[Any]) -> Iterator[Any]:
-        from importlib import import_module
-
-        module, _, name = function.rpartition(".")
-        try:
-            results = getattr(import_module(f"spark_instructor.{module}"), name)(plain, batches)
-        except ImportError as error:
-            raise ImportError(f"{error}. {how_to_install}", name=error.name) from error
-        yield from results
-
-    return call
-
-
-def embedding_udf(job: Job, returns: StructType) -> Any:
-    """The pandas UDF of a stage: one struct of text columns in, one struct of vector columns out."""
-    from pyspark.sql.pandas.functions import pandas_udf
-
-    call = on_executor("worker.embed_frames", dataclasses.asdict(job))
-
-    def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        return call(frames)
-
-    return pandas_udf(embed, returns)  # type: ignore[call-overload]  # its stubs know no kind inferred from hints
-
-
-def embedding_function(job: Job, returns: ArrayType) -> Any:
-    """The pandas UDF for expressions: a column of texts in, or texts and instructions, a column of vectors out."""
-    from pyspark.sql.pandas.functions import pandas_udf
-
-    call = on_executor("worker.embed_series", dataclasses.asdict(job))
-
-    def embed(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
-        return call(batches)
-
-    return pandas_udf(embed, returns)  # type: ignore[call-overload]
-
-
-def embed_frames(plain: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Embed frames of texts; row i of each result belongs to row i of its frame.
-
-    A null text gives a null vector, a null array a null array, an element that is null a null element.
-    The result has, for each input column i, the vectors ``v<i>`` and, where counted, ``n<i>`` (tokens) and
-    ``t<i>`` (truncated); where observed also ``distinct`` and ``seconds``.
-    """
-    job, model = _job_and_model(plain)
+    job, model = _load_job(arguments)
     return (embed_frame(model, job, frame) for frame in frames)
 
 
 def embed_series(
-    plain: dict[str, Any], batches: Iterator[pd.Series[Any] | tuple[pd.Series[Any], ...]]
+    arguments: dict[str, Any], batches: Iterator[pd.Series[Any] | tuple[pd.Series[Any], ...]]
 ) -> Iterator[pd.Series[Any]]:
-    """Embed batches of texts, or of texts with an instruction each, which then wins over the job's."""
-    job, model = _job_and_model(plain)
-    of_row = dataclasses.replace(job, instruction=None)
+    """Embed batches of texts, or of texts and instructions, which then replace the job's instruction."""
+    job, model = _load_job(arguments)
+    job_with_instructions = dataclasses.replace(job, instruction=None)
 
     def embed(batch: pd.Series[Any] | tuple[pd.Series[Any], ...]) -> pd.Series[Any]:
         columns: tuple[Any, ...] = batch if isinstance(batch, tuple) else (batch,)
         if len(columns) > 2:
-            raise ValueError(f"expected a text and perhaps an instruction, got {len(columns)} arguments")
+            raise ValueError(f"expected a text and optionally an instruction, got {len(columns)} arguments")
         for column in columns:
             if isinstance(column, pd.DataFrame):
                 raise TypeError(
                     f"expected a column of texts, got a struct of {', '.join(map(str, column))}: pass one of its fields"
                 )
-        return embed_frame(model, job if len(columns) == 1 else of_row, pd.concat(columns, axis=1))["v0"]
+        frame = pd.concat(columns, axis=1)
+        return embed_frame(model, job if len(columns) == 1 else job_with_instructions, frame)[name_result(VECTORS, 0)]
 
     return map(embed, batches)
 
 
-def _job_and_model(plain: dict[str, Any]) -> tuple[Job, InstructorModel]:
-    job = Job(**{**plain, "model": Shipped(**plain["model"])})
-    return job, _task_model(job)
-
-
 def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.DataFrame:
     """Embed one frame of texts; see `embed_frames`."""
-    columns = [_Column(frame.iloc[:, i], nested) for i, nested in enumerate(job.nested)]
+    columns = [_TextColumn(frame.iloc[:, i], is_nested) for i, is_nested in enumerate(job.nested)]
     instructions: str | list[str]
     if job.instruction is not None:
         instructions = job.instruction
     else:
-        of_row = frame.iloc[:, -1].to_numpy(dtype=object)
-        of_row = np.where(pd.isna(of_row), "", of_row)
-        instructions = [of_row[row] for column in columns for row in column.row_of_text]
+        row_instructions = frame.iloc[:, -1].to_numpy(dtype=object)
+        row_instructions = np.where(pd.isna(row_instructions), "", row_instructions)
+        instructions = [row_instructions[row] for column in columns for row in column.row_of_text]
     start = time.perf_counter()
     encoded = model.encode_counted(
         instructions,
@@ -149,78 +103,80 @@ def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.Dat
         long_text=job.long_text,
         max_batch=job.max_batch,
     )
-    vectors, tokens, truncated = iter(encoded.vectors), iter(encoded.tokens.tolist()), iter(encoded.truncated.tolist())
+    results: dict[str, Iterator[Any]] = {VECTORS: iter(encoded.vectors)}
+    if job.with_counts:
+        results |= {TOKENS: iter(encoded.tokens.tolist()), TRUNCATED: iter(encoded.truncated.tolist())}
     result: pd.DataFrame = pd.DataFrame(index=range(len(frame)))
     for i, column in enumerate(columns):
-        result[f"v{i}"] = column.rows(vectors)
-        if job.counted:
-            result[f"n{i}"] = column.rows(tokens)
-            result[f"t{i}"] = column.rows(truncated)
-    if job.observed:
-        first = np.arange(len(frame)) == 0
-        result["distinct"] = first * encoded.distinct
-        result["seconds"] = first * (time.perf_counter() - start)
+        for name, values in results.items():
+            result[name_result(name, i)] = column.restore_rows(values)
+    if job.with_metrics:
+        is_first = np.arange(len(frame)) == 0
+        result[DISTINCT] = is_first * encoded.distinct
+        result[SECONDS] = is_first * (time.perf_counter() - start)
     return result
 
 
-class _Column:
-    """One column's texts in a row, and the way back from a value for each text to one for each row."""
+class _TextColumn:
+    """The texts of one column in a flat list, and the way back from one value per text to one value per row."""
 
-    def __init__(self, series: pd.Series[Any], nested: bool) -> None:
-        self._nested = nested
-        self._cells = [self._cell(value, nested) for value in series]
+    def __init__(self, series: pd.Series[Any], is_nested: bool) -> None:
+        self._is_nested = is_nested
+        self._cells = [self._list_texts(value) for value in series]
         self.texts = [text for cell in self._cells for text in cell or [] if text is not None]
         self.row_of_text = [row for row, cell in enumerate(self._cells) for text in cell or [] if text is not None]
 
-    @staticmethod
-    def _cell(value: Any, nested: bool) -> list[str | None] | None:
-        """A row's texts; None where the row is null (pandas may spell a null string NaN)."""
-        if nested:
+    def _list_texts(self, value: Any) -> list[str | None] | None:
+        """Return the texts of a row; None if the row is null (pandas may represent a null string as NaN)."""
+        if self._is_nested:
             return None if value is None else [None if pd.isna(text) else text for text in value]
         return None if pd.isna(value) else [value]
 
-    def rows(self, values: Iterator[Any]) -> pd.Series[Any]:
-        """Take a value for each text, and give each row its own or the list of its own, nulls where texts were null."""
+    def restore_rows(self, values: Iterator[Any]) -> pd.Series[Any]:
+        """Take one value per text and return one value per row, or one list per row; nulls stay where texts are null.
+
+        The columns of a frame take their values from the same iterator, one column after the other.
+        """
         rows = [
             None if cell is None else [None if text is None else next(values) for text in cell] for cell in self._cells
         ]
-        return pd.Series(rows if self._nested else [row if row is None else row[0] for row in rows], dtype=object)
+        return pd.Series(rows if self._is_nested else [row if row is None else row[0] for row in rows], dtype=object)
 
 
-_models: OrderedDict[tuple[str, ...], InstructorModel] = OrderedDict()
+_models: OrderedDict[tuple[HostModel, str], InstructorModel] = OrderedDict()
 _models_lock = threading.Lock()
 
 
-def _task_model(job: Job) -> InstructorModel:
-    """The job's model on this task's device and cpus, loaded once in the life of a Python worker."""
+def _load_job(arguments: dict[str, Any]) -> tuple[Job, InstructorModel]:
+    """Return the job and its model, on the device and with the CPUs of this task."""
     from pyspark import TaskContext
 
+    job = Job(**{**arguments, "model": ModelLocation(**arguments["model"])})
     task = TaskContext.get()
     _use_cpus(task.cpus() if task is not None else 1)
-    folder = str(locate(job.model))
-    return cached_model(folder, torch_device(job.device, task), verified(folder))
+    return job, load_cached(locate_model(job.model), choose_device(job.device, task))
 
 
-def cached_model(prepared: str, device: str, state: str = "") -> InstructorModel:
-    """A loaded model of this process, by folder, device and its files' state; the least used one makes room."""
-    key = (prepared, device, state)
+def load_cached(model: HostModel, device: str) -> InstructorModel:
+    """Return a loaded model; this process keeps the most recently used ones."""
+    key = (model, device)
     with _models_lock:
-        model = _models.pop(key, None)
-        if model is None:
+        loaded = _models.pop(key, None)
+        if loaded is None:
             from .encoder import InstructorModel
 
-            model = InstructorModel.load(prepared, device)
-        _models[key] = model
-        while len(_models) > _MODELS_KEPT:
+            loaded = InstructorModel.load(model.folder, device)
+        _models[key] = loaded
+        while len(_models) > _MAX_MODELS:
             _models.popitem(last=False)
-        return model
+        return loaded
 
 
 def _use_cpus(cpus: int) -> None:
-    """Keep torch and the tokenizer to the task's cpus: Spark runs one task a slot, each with its own.
+    """Limit torch and the tokenizer to the CPUs of the task: Spark runs one task per slot, each with its own CPUs.
 
-    OpenMP reads its variables when torch is first imported, which in a worker is here. Threads that spin
-    while they wait would take the cpus of the other tasks of the host, and cost several times their speed.
+    OpenMP reads its variables when torch is first imported, which a worker does here. Threads that spin while they
+    wait would take the CPUs of the other tasks on the host and slow them down severalfold.
     """
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(cpus)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if cpus > 1 else "false"
@@ -230,11 +186,14 @@ def _use_cpus(cpus: int) -> None:
     torch.set_num_threads(cpus)
 
 
-def torch_device(wanted: str, task: Any = None) -> str:
-    """The torch device of this task: its own GPU where Spark assigned it one."""
+def choose_device(device: str, task: Any = None) -> str:
+    """Return the torch device for "auto", "cpu" or "cuda": the GPU that Spark assigned to the task, if there is one.
+
+    Raises RuntimeError if ``device`` is "cuda" and torch finds no GPU.
+    """
     import torch
 
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""The command line; its entry point is `main`."""
+"""The command line ``spark-instructor``."""
 
 from .main import main
 

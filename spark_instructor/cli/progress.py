@@ -1,4 +1,4 @@
-"""A live bar for a Spark job that embeds: what its finished tasks amount to in texts, tokens and time."""
+"""A progress bar for a Spark job that embeds, computed from its finished tasks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from ..models.shipping import is_connect
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 
 
 @contextmanager
-def progress_bar(spark: SparkSession, rows: int, tokens: float, tasks: int) -> Iterator[None]:
-    """Show a bar on stderr, where that is a terminal, while the block runs a job whose last stage has ``tasks``.
+def show_progress(spark: SparkSession, rows: int, tokens: float, tasks: int) -> Iterator[None]:
+    """Show a bar on stderr, if that is a terminal, while the block runs a job whose last stage has ``tasks`` tasks.
 
-    A driver hears of finished tasks, not of rows, so the bar moves by a task's share of ``rows`` and of
-    ``tokens`` (an estimate). Spark Connect tells of tasks from version 4.0.
+    The driver hears of finished tasks and not of rows, so the bar moves by each task's share of ``rows`` and of
+    ``tokens`` (an estimate). Spark Connect reports tasks from version 4.0.
     """
     bar = tqdm(
         total=rows,
@@ -29,32 +29,33 @@ def progress_bar(spark: SparkSession, rows: int, tokens: float, tasks: int) -> I
         bar_format="{percentage:3.0f}% |{bar:30}| {n_fmt} of {total_fmt} texts{postfix}, {remaining} left",
     )
 
-    def show(done: int) -> None:
+    def update(finished_tasks: int) -> None:
         elapsed = bar.format_dict["elapsed"]
-        bar.n = max(bar.n, rows * done // tasks)  # another stage may have as many tasks
-        if done and elapsed:
-            bar.set_postfix_str(f"{bar.n / elapsed:,.1f} texts/s, {tokens * done / tasks / elapsed:,.0f} tokens/s")
+        bar.n = max(bar.n, rows * finished_tasks // tasks)  # another stage may have the same number of tasks
+        if finished_tasks and elapsed:
+            token_rate = tokens * finished_tasks / tasks / elapsed
+            bar.set_postfix_str(f"{bar.n / elapsed:,.1f} texts/s, {token_rate:,.0f} tokens/s")
         bar.refresh()
 
-    watch = _told if is_connect(spark) else _polled
-    with bar, watch(spark, tasks, show):
+    watch = _watch_connect if is_connect(spark) else _watch_classic
+    with bar, watch(spark, tasks, update):
         yield
 
 
 @contextmanager
-def _polled(spark: SparkSession, tasks: int, show: Callable[[int], None]) -> Iterator[None]:
-    """Look at the tasks of a classic session from time to time."""
+def _watch_classic(spark: SparkSession, tasks: int, update: Callable[[int], None]) -> Iterator[None]:
+    """Poll the status tracker of a classic session."""
     tracker = spark.sparkContext.statusTracker()
     ended = threading.Event()
 
-    def look() -> None:
-        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+    def poll() -> None:
+        while not ended.wait(_POLL_SECONDS):
             stages = [tracker.getStageInfo(stage) for stage in sorted(tracker.getActiveStageIds())]
-            done = [stage.numCompletedTasks for stage in stages if stage is not None and stage.numTasks == tasks]
-            if done:
-                show(done[-1])
+            finished = [stage.numCompletedTasks for stage in stages if stage is not None and stage.numTasks == tasks]
+            if finished:
+                update(finished[-1])
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
@@ -64,19 +65,19 @@ def _polled(spark: SparkSession, tasks: int, show: Callable[[int], None]) -> Ite
 
 
 @contextmanager
-def _told(spark: SparkSession, tasks: int, show: Callable[[int], None]) -> Iterator[None]:
-    """Have Spark Connect tell of the tasks."""
+def _watch_connect(spark: SparkSession, tasks: int, update: Callable[[int], None]) -> Iterator[None]:
+    """Let a Spark Connect session report its tasks."""
 
-    def handler(stages: Any, inflight_tasks: int, operation_id: str | None, done: bool) -> None:
-        completed = [stage.num_completed_tasks for stage in stages or () if stage.num_tasks == tasks]
-        if completed:
-            show(completed[-1])
+    def handle(stages: Any, inflight_tasks: int, operation_id: str | None, done: bool) -> None:
+        finished = [stage.num_completed_tasks for stage in stages or () if stage.num_tasks == tasks]
+        if finished:
+            update(finished[-1])
 
     if not hasattr(spark, "registerProgressHandler"):
         yield
         return
-    spark.registerProgressHandler(handler)  # type: ignore[arg-type]  # a function will do
+    spark.registerProgressHandler(handle)  # type: ignore[arg-type]  # a function is enough
     try:
         yield
     finally:
-        spark.removeProgressHandler(handler)  # type: ignore[arg-type]
+        spark.removeProgressHandler(handle)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..files import JsonObject, is_file, is_name, read_json, reading, shown
-from ..models.prepared import MOST_LENGTH, Architecture, file_hash
+from ..models.prepared import MAX_LENGTH, Architecture, hash_file
 from .weights import open_weights
 
 DEFAULT_MAX_LENGTH = 512  # T5's own, where the checkpoint does not say
@@ -69,7 +69,7 @@ class Checkpoint:
         digest = hashlib.sha256()
         for path in sorted(set(self._files)):
             with reading(path):
-                digest.update(f"{path.relative_to(self.folder)}\0{file_hash(path)}\n".encode())
+                digest.update(f"{path.relative_to(self.folder)}\0{hash_file(path)}\n".encode())
         return digest.hexdigest()
 
     def encoder_tensor(self, name: str, *expected: int) -> Tensor:
@@ -190,9 +190,9 @@ class Checkpoint:
             value = self._read_json(path).get(key) if is_file(path) else None
             if value is None or (type(value) is int and value >= _NO_LIMIT):
                 continue
-            if type(value) is not int or not 2 <= value <= MOST_LENGTH:
+            if type(value) is not int or not 2 <= value <= MAX_LENGTH:
                 raise ValueError(
-                    f"{path}: {key} is {shown(value)}, expected a whole number of at least 2 and at most {MOST_LENGTH}"
+                    f"{path}: {key} is {shown(value)}, expected a whole number of at least 2 and at most {MAX_LENGTH}"
                 )
             return value
         return DEFAULT_MAX_LENGTH

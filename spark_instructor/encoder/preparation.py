@@ -21,11 +21,11 @@ from ..models.prepared import (
     WEIGHTS,
     PreparedModel,
     cache_dir,
-    file_name,
     is_prepared,
-    prepared_key,
+    make_folder_name,
     publish_folder,
     read_prepared,
+    to_file_name,
     write_manifest,
 )
 from .checkpoint import Checkpoint
@@ -73,11 +73,11 @@ def prepare_model(
                 f"from it. Load the original checkpoint, or keep precision '{source.precision}'."
             )
         name = source.name
-        content = source.hash if source.precision == precision else _content_hash(source.digest, precision)
+        content = source.hash if source.precision == precision else _content_hash(source.content_hash, precision)
     else:
         name, content = checkpoint_name(folder), _content_hash(source.content_hash(), precision)
 
-    final = cache_dir() / prepared_key(name, precision, content) if into is None else expand_user(into).absolute()
+    final = cache_dir() / make_folder_name(name, precision, content) if into is None else expand_user(into).absolute()
     if not is_prepared(final):
         if final.exists() and (not final.is_dir() or any(final.iterdir())):
             _refuse_occupied(final)
@@ -110,7 +110,7 @@ def checkpoint_name(folder: Path) -> str:
     name = folder.name
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         name = folder.parent.parent.name.rsplit("--", 1)[-1]
-    return file_name(name)
+    return to_file_name(name)
 
 
 def _content_hash(source_hash: str, precision: str) -> str:

@@ -1,6 +1,6 @@
-"""INSTRUCTOR for Milvus: an embedding function of pymilvus, and a writer for DataFrames.
+"""INSTRUCTOR for Milvus: an embedding function for pymilvus, and a writer for DataFrames.
 
-Each name is loaded when it is first used: pymilvus.model takes seconds to import, which executors that write need not.
+Each name is loaded at first use: pymilvus.model takes seconds to import, and executors that write do not need it.
 """
 
 from importlib import import_module
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .embedding_function import InstructorEmbeddingFunction
     from .writer import WriteCounts, write_to_milvus
 
-_MODULE_OF = {
+_MODULES = {
     "InstructorEmbeddingFunction": "embedding_function",
     "WriteCounts": "writer",
     "write_to_milvus": "writer",
@@ -20,6 +20,6 @@ __all__ = ["InstructorEmbeddingFunction", "WriteCounts", "write_to_milvus"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""Milvus: INSTRUCTOR as an embedding function of pymilvus; `write_to_milvus` is in the module beside this one."""
+"""INSTRUCTOR as an embedding function of pymilvus."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ except ImportError:  # pymilvus.model is an extra of pymilvus
     BaseEmbeddingFunction = object
 
 
-class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc]  # pymilvus comes without types
+class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc]  # pymilvus has no types
     """INSTRUCTOR for Milvus, with the interface of ``pymilvus.model.dense.InstructorEmbeddingFunction``.
 
-    ``model_name`` is a known name (`known_models`), a hub id or a folder. Documents and queries each have
-    their instruction, which is joined to the text as it is. ``batch_size`` caps the texts of a pass.
-    ``device`` is "cpu", "cuda" or "cuda:N". Without ``normalize_embeddings`` vectors keep the length that
-    the Dense layer gives them. ``precision`` and ``revision`` are those of `InstructorEmbeddings`: for
-    documents embedded by Spark, ask for the same precision here.
+    Documents and queries each have their own instruction, which is joined to the text without a separator. If Spark
+    embedded the documents, use the same precision here.
 
-    Raises what `InstructorModel.from_pretrained` raises; nothing is ever installed.
+    Args:
+        model_name: A known name (`known_models`), a hub id or a folder.
+        batch_size: Maximum number of texts per forward pass.
+        query_instruction: Instruction for `encode_queries`.
+        doc_instruction: Instruction for `encode_documents`.
+        device: "cpu", "cuda" or "cuda:N".
+        normalize_embeddings: Whether to return unit vectors. Otherwise the vectors have the length that the Dense
+            layer gives them.
+        precision: "float32", "bfloat16" or "int8".
+        revision: Branch, tag or commit of a checkpoint on the hub.
+
+    Raises what `InstructorModel.from_pretrained` raises. Nothing is ever installed.
     """
 
     def __init__(
@@ -56,11 +64,11 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
         return self.encode_documents(texts)
 
     def encode_documents(self, documents: Sequence[str]) -> list[npt.NDArray[np.float32]]:
-        """A float32 vector (dim,) for each document; TypeError for one str in place of a list."""
+        """Return a float32 vector (dim,) per document; raise TypeError for a str instead of a list."""
         return self._encode(self.doc_instruction, documents)
 
     def encode_queries(self, queries: Sequence[str]) -> list[npt.NDArray[np.float32]]:
-        """A float32 vector (dim,) for each query; TypeError for one str in place of a list."""
+        """Return a float32 vector (dim,) per query; raise TypeError for a str instead of a list."""
         return self._encode(self.query_instruction, queries)
 
     def _encode(self, instruction: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""Writing a DataFrame's vectors to a Milvus collection."""
+"""Writing the vectors of a DataFrame to a Milvus collection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from ..stages.annotation import column, input_field, quoted
-from ..worker import on_executor
+from ..columns import column, find_field, quote_name
+from ..udf import on_executor
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_STRING_BYTES = 65_535
-"""Most bytes of a string field in Milvus."""
+"""Maximum number of bytes of a string field in Milvus."""
 
 _ON_INVALID = ("error", "skip")
 _SERVER = re.compile(r"(https?|tcp|unix)://")
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
-# For each of Spark's types the fields that hold it; a new collection gets the first.
-_Types = dict[str, tuple[str, ...]]
-_WHOLE_NUMBERS = ("INT8", "INT16", "INT32", "INT64")
-_KEYS: _Types = {"string": ("VARCHAR",), **dict.fromkeys(("tinyint", "smallint", "int", "bigint"), ("INT64",))}
-_VECTORS: _Types = dict.fromkeys(("array<float>", "array<double>"), ("FLOAT_VECTOR",))
-_PAYLOADS: _Types = {
+# For each SQL type the types of field that can hold it; a new collection gets the first.
+_FieldTypes = dict[str, tuple[str, ...]]
+_INTEGERS = ("INT8", "INT16", "INT32", "INT64")
+_KEYS: _FieldTypes = {"string": ("VARCHAR",), **dict.fromkeys(("tinyint", "smallint", "int", "bigint"), ("INT64",))}
+_VECTORS: _FieldTypes = dict.fromkeys(("array<float>", "array<double>"), ("FLOAT_VECTOR",))
+_PAYLOADS: _FieldTypes = {
     "string": ("VARCHAR",),
-    "tinyint": _WHOLE_NUMBERS,
-    "smallint": _WHOLE_NUMBERS[1:],
-    "int": _WHOLE_NUMBERS[2:],
-    "bigint": _WHOLE_NUMBERS[3:],
+    "tinyint": _INTEGERS,
+    "smallint": _INTEGERS[1:],
+    "int": _INTEGERS[2:],
+    "bigint": _INTEGERS[3:],
     "float": ("FLOAT", "DOUBLE"),
     "double": ("DOUBLE",),
     "boolean": ("BOOL",),
@@ -51,13 +51,14 @@ _PAYLOADS: _Types = {
 
 
 class WriteCounts(NamedTuple):
-    """What became of the rows of `write_to_milvus`; the three add up to all of them."""
+    """Numbers of rows that `write_to_milvus` handled; their sum is the number of all rows."""
 
     written: int
+    """Rows that were written."""
     nulls: int
-    """Rows left out because their id or their vector is null."""
+    """Rows that were skipped because their id or their vector is null."""
     invalid: int
-    """Rows left out by ``on_invalid="skip"``."""
+    """Rows that ``on_invalid="skip"`` skipped."""
 
 
 def write_to_milvus(
@@ -78,78 +79,97 @@ def write_to_milvus(
     on_invalid: str = "error",
     retries: int = 5,
 ) -> WriteCounts:
-    """Upsert a DataFrame's vectors into a Milvus collection by their ids, and say how many.
+    """Upsert the vectors of a DataFrame into a Milvus collection, and return how many rows were written and skipped.
 
-    ``uri`` is a server's address ("http://host:19530"), to which the executors write, all tasks at once, or
-    a file of milvus-lite ("./vectors.db"), which one process alone may open: there the rows stream through
-    the driver, a partition at a time, so embed into Parquet first where they are many. ``token`` and
-    ``db_name`` are those of ``MilvusClient``.
+    The executors write to a server, all tasks at once. Only one process may open a file of milvus-lite, so for a file
+    the rows stream through the driver, one partition at a time; embed into Parquet first if they are many.
 
-    The collection's fields are named after the columns: ``id_col`` (a whole number or a string; of rows with
-    the same id the one written last stays), ``vector_col`` (``array<float>``; doubles are rounded to floats)
-    and ``payload_cols`` (strings of up to 65,535 bytes, numbers, booleans). A missing collection is made, for
-    vectors of ``dimension`` floats (default: what the column's metadata says, or the first row's width),
-    with an index of ``index_type`` and ``index_params`` (such as ``{"M": 16}``). Into a collection that is
-    there the columns must fit.
+    The fields of the collection have the names of the columns. If the collection does not exist, it is created with an
+    index; if it exists, the columns must fit its fields. Of several rows with the same id, the one written last stays.
 
-    ``batch_size`` rows go in one request. A request that fails is repeated up to ``retries`` times, after 1,
-    2, 4 and at most 30 seconds. Neither that nor a task that Spark runs again doubles a row. A row whose id
-    or vector is null is left out and counted. A vector that holds NaN or an infinity, is zero, or has another
-    width than the collection's, and a string that is too long, fail the job before their batch is
-    written, with the id and the reason; ``on_invalid="skip"`` leaves such rows out and counts them.
+    A failed request is repeated, and neither that nor a task that Spark runs again duplicates a row. A row whose id or
+    vector is null is skipped and counted. A row is invalid if its vector contains NaN or an infinity, is zero, or has
+    another width than the collection's vectors, and if one of its strings is too long. An invalid row fails the job
+    before its request is sent, and the error contains the id and the reason.
 
-    Raises on the driver ValueError for columns that are missing, of another type or that do not fit the
-    collection, and where no dimension can be known; ImportError without pymilvus.
+    Args:
+        df: The rows.
+        uri: Address of a server ("http://host:19530"), or path of a milvus-lite file ("./vectors.db").
+        collection: Name of the collection.
+        id_col: Column of the primary key: integers or strings.
+        vector_col: Column of the vectors: ``array<float>``, or ``array<double>``, which is rounded to floats.
+        payload_cols: Other columns to write: strings of up to 65,535 bytes, numbers and booleans.
+        token: Token for ``MilvusClient``.
+        db_name: Name of the database for ``MilvusClient``.
+        dimension: Width of the vectors. By default the metadata of the column or the first row determines it.
+        metric_type: Metric of a new index.
+        index_type: Type of a new index.
+        index_params: Parameters of a new index, such as ``{"M": 16}``.
+        batch_size: Maximum number of rows per request.
+        on_invalid: "error" to fail on an invalid row, "skip" to skip and count it.
+        retries: Maximum number of times a failed request is repeated, after 1, 2, 4 and at most 30 seconds.
+
+    Raises on the driver ValueError if a column is missing, has another type or does not fit the collection, and if no
+    dimension can be determined; and ImportError if pymilvus is not installed.
     """
     if on_invalid not in _ON_INVALID:
         raise ValueError(f"on_invalid is {on_invalid!r}, expected one of {', '.join(_ON_INVALID)}")
     if batch_size < 1 or retries < 0:
         raise ValueError(f"batch_size is {batch_size} and retries is {retries}, expected at least 1 and 0")
     uri = os.fspath(uri)
-    if not (_SERVER.match(uri) or is_file(uri)):
-        raise ValueError(f"uri is {uri!r}, expected a server's address (http://host:19530) or a file's path (x.db)")
-    rows, said = _selected(df, id_col, vector_col, payload_cols)
-    dimension = dimension or said
+    if not (_SERVER.match(uri) or is_milvus_lite(uri)):
+        raise ValueError(
+            f"uri is {uri!r}, expected the address of a server (http://host:19530) or the path of a file (x.db)"
+        )
+    rows, metadata_dimension = _select_columns(df, id_col, vector_col, payload_cols)
+    dimension = dimension or metadata_dimension
     with closing(_open(uri, token, db_name)) as client:
         if not client.has_collection(collection):
             index = {"index_type": index_type, "metric_type": metric_type, "params": index_params or {}}
-            _create(client, collection, rows.schema, dimension or _width_of_first(rows, vector_col), index)
-        described = client.describe_collection(collection)
-    fields = _checked_fields(described, rows.schema, dimension)
+            _create(client, collection, rows.schema, dimension or _measure_first(rows, vector_col), index)
+        description = client.describe_collection(collection)
+    fields = _check_fields(description, rows.schema, dimension)
     target = _Target(
         uri=uri,
         token=token,
         db_name=db_name,
         collection=collection,
         dimension=int(fields[vector_col]["params"]["dim"]),
-        longest={name: int(field["params"].get("max_length", MAX_STRING_BYTES)) for name, field in fields.items()},
+        max_bytes={name: int(field["params"].get("max_length", MAX_STRING_BYTES)) for name, field in fields.items()},
         batch_size=batch_size,
         skip_invalid=on_invalid == "skip",
         retries=retries,
     )
-    counts = target.write(_to_driver(rows, batch_size)) if is_file(uri) else _through_executors(rows, target)
+    counts = (
+        target.write(_stream_to_driver(rows, batch_size)) if is_milvus_lite(uri) else _write_on_executors(rows, target)
+    )
     return WriteCounts(*map(sum, zip((0, 0, 0), *counts, strict=True)))
 
 
-def is_file(uri: str) -> bool:
-    """Whether a uri is a file of milvus-lite, which one process alone may open."""
+def is_milvus_lite(uri: str) -> bool:
+    """Return whether a uri is a file of milvus-lite, which only one process may open."""
     return uri.endswith(".db") and not _SERVER.match(uri)
 
 
-def _selected(df: DataFrame, id_col: str, vector_col: str, payload_cols: Sequence[str]) -> tuple[DataFrame, int | None]:
-    """The columns to write, keys as bigint or string and vectors as floats; and the width that metadata tells."""
+def _select_columns(
+    df: DataFrame, id_col: str, vector_col: str, payload_cols: Sequence[str]
+) -> tuple[DataFrame, int | None]:
+    """Select the columns to write, and return them with the dimension in the metadata of the vectors.
+
+    Keys become bigint or string, and vectors arrays of floats.
+    """
     if isinstance(payload_cols, str):
         raise TypeError(f"payload_cols is the str {payload_cols!r}, expected a list of columns")
     names = [id_col, vector_col, *payload_cols]
     if len(set(names)) < len(names):
         raise ValueError(f"write_to_milvus: a column is named twice among {', '.join(names)}")
-    fields = [input_field(df, name, "write_to_milvus") for name in names]
+    fields = [find_field(df, name, "write_to_milvus") for name in names]
     for field, types in zip(fields, [_KEYS, _VECTORS, *[_PAYLOADS] * len(payload_cols)], strict=True):
         found = field.dataType.simpleString()
         if found not in types:
             hint = (
-                f". Of annotations take one's vector: F.col({quoted(field.name)!r})[0]['embeddings']; of a pyspark.ml "
-                "vector pyspark.ml.functions.vector_to_array"
+                f". Take the vector of one annotation: F.col({quote_name(field.name)!r})[0]['embeddings']; convert "
+                "a pyspark.ml vector with pyspark.ml.functions.vector_to_array"
                 if types is _VECTORS
                 else ""
             )
@@ -158,19 +178,19 @@ def _selected(df: DataFrame, id_col: str, vector_col: str, payload_cols: Sequenc
             )
         if not _FIELD_NAME.fullmatch(field.name):
             raise ValueError(
-                f"write_to_milvus: Milvus takes no field named {field.name!r} (letters, digits and _ alone): "
-                "rename the column"
+                f"write_to_milvus: Milvus accepts no field named {field.name!r} (only letters, digits and _): rename "
+                "the column"
             )
     casts = ["string" if fields[0].dataType.simpleString() == "string" else "bigint", "array<float>"]
-    chosen = [column(name).cast(type_).alias(name) for name, type_ in zip(names, casts, strict=False)]
-    return df.select(*chosen, *map(column, payload_cols)), (fields[1].metadata or {}).get("dimension")
+    selected = [column(name).cast(type_).alias(name) for name, type_ in zip(names, casts, strict=False)]
+    return df.select(*selected, *map(column, payload_cols)), (fields[1].metadata or {}).get("dimension")
 
 
-def _width_of_first(rows: DataFrame, vector_col: str) -> int:
+def _measure_first(rows: DataFrame, vector_col: str) -> int:
     first = rows.where(F.size(column(vector_col)) > 0).select(column(vector_col)).first()
     if first is None:
         raise ValueError(
-            f"write_to_milvus: column {vector_col!r} has no vector to take the collection's dimension from; "
+            f"write_to_milvus: column {vector_col!r} has no vector that determines the dimension of the collection; "
             "pass dimension"
         )
     return len(first[0])
@@ -213,7 +233,7 @@ def _create(client: Any, collection: str, columns: StructType, dimension: int, i
         client.create_index(collection, indexes)
         client.load_collection(collection)
     except BaseException:
-        client.drop_collection(collection)  # without its index it would pass for whole at the next call
+        client.drop_collection(collection)  # the next call could not tell that its index is missing
         raise
 
 
@@ -221,54 +241,57 @@ def _string_limit(type_: str) -> dict[str, int]:
     return {"max_length": MAX_STRING_BYTES} if type_ == "string" else {}
 
 
-def _checked_fields(described: dict[str, Any], columns: StructType, dimension: int | None) -> dict[str, Any]:
-    """The collection's fields by name; ValueError, naming the field, where the columns do not fit them."""
-    name = described["collection_name"]
-    fields = {field["name"]: field for field in described["fields"]}
+def _check_fields(description: dict[str, Any], columns: StructType, dimension: int | None) -> dict[str, Any]:
+    """Return the fields of a collection by name; raise ValueError, naming the field, if the columns do not fit them."""
+    fields = {field["name"]: field for field in description["fields"]}
 
-    def fail(what: str) -> None:
-        listed = ", ".join(f"{field} {one['type'].name}" for field, one in fields.items())
-        raise ValueError(f"write_to_milvus: {what}. The fields of collection {name!r} are {listed}")
+    def fail(problem: str) -> None:
+        names = ", ".join(f"{name} {field['type'].name}" for name, field in fields.items())
+        raise ValueError(
+            f"write_to_milvus: {problem}. The fields of collection {description['collection_name']!r} are {names}"
+        )
 
     key, vector, *payload = columns
-    for field, types in [(key, _KEYS), (vector, _VECTORS), *((field, _PAYLOADS) for field in payload)]:
-        type_ = field.dataType.simpleString()
-        if field.name not in fields:
-            if types is _PAYLOADS and described.get("enable_dynamic_field"):
+    for column_field, types in [(key, _KEYS), (vector, _VECTORS), *((field, _PAYLOADS) for field in payload)]:
+        name, type_ = column_field.name, column_field.dataType.simpleString()
+        if name not in fields:
+            if types is _PAYLOADS and description.get("enable_dynamic_field"):
                 continue
-            fail(f"there is no field for column {field.name!r}; rename the column or leave it out")
-        if fields[field.name]["type"].name not in types[type_]:
-            fail(f"column {field.name!r} is {type_}, which its field does not hold")
-    if not fields[key.name].get("is_primary") or described.get("auto_id") or fields[key.name].get("auto_id"):
-        fail(f"{key.name!r} must be the primary key, with ids of yours (auto_id=False), so that a retry replaces rows")
+            fail(f"there is no field for column {name!r}; rename the column or leave it out")
+        if fields[name]["type"].name not in types[type_]:
+            fail(f"column {name!r} is {type_}, which its field cannot hold")
+    if not fields[key.name].get("is_primary") or description.get("auto_id") or fields[key.name].get("auto_id"):
+        fail(
+            f"{key.name!r} must be the primary key with ids of your own (auto_id=False), so that a retry replaces rows"
+        )
     width = int(fields[vector.name]["params"]["dim"])
     if dimension not in (None, width):
-        fail(f"column {vector.name!r} has vectors of {dimension} floats, its field of {width}")
-    given = set(columns.names)
-    for field_name, one in fields.items():
-        optional = one.get("nullable") or one.get("default_value") is not None or one.get("is_function_output")
-        if field_name not in given and not optional:
-            fail(f"there is no column for the field {field_name!r}, which must not be null")
+        fail(f"column {vector.name!r} has vectors of {dimension} floats, but its field has vectors of {width}")
+    names = set(columns.names)
+    for name, field in fields.items():
+        optional = field.get("nullable") or field.get("default_value") is not None or field.get("is_function_output")
+        if name not in names and not optional:
+            fail(f"there is no column for the field {name!r}, which must not be null")
     return fields
 
 
-def _to_driver(rows: DataFrame, size: int) -> Iterator[pa.RecordBatch]:
+def _stream_to_driver(rows: DataFrame, size: int) -> Iterator[pa.RecordBatch]:
     from pyspark.sql.pandas.types import to_arrow_schema
 
     schema = to_arrow_schema(rows.schema)
     local = rows.toLocalIterator(prefetchPartitions=True)
-    while some := [row.asDict() for row in islice(local, size)]:
-        yield pa.RecordBatch.from_pylist(some, schema)
+    while dicts := [row.asDict() for row in islice(local, size)]:
+        yield pa.RecordBatch.from_pylist(dicts, schema)
 
 
-def _through_executors(rows: DataFrame, target: _Target) -> Iterable[tuple[int, ...]]:
+def _write_on_executors(rows: DataFrame, target: _Target) -> Iterable[tuple[int, ...]]:
     write = on_executor("milvus.writer.write_batches", dataclasses.asdict(target))
     return rows.mapInArrow(write, "written bigint, nulls bigint, invalid bigint").collect()
 
 
-def write_batches(plain: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """On an executor: write a task's batches, and give the counts of each."""
-    for counts in _Target(**plain).write(batches):
+def write_batches(arguments: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Write the batches of a task, on an executor, and yield the `WriteCounts` of each request."""
+    for counts in _Target(**arguments).write(batches):
         yield pa.RecordBatch.from_pylist([counts._asdict()])
 
 
@@ -281,76 +304,80 @@ class _Target:
     db_name: str
     collection: str
     dimension: int
-    longest: dict[str, int]
-    """Most bytes of each string field."""
+    max_bytes: dict[str, int]
+    """Maximum number of bytes of each string field."""
     batch_size: int
     skip_invalid: bool
     retries: int
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> Iterator[WriteCounts]:
-        """Write batches whose first column are ids and whose second are vectors."""
-        with closing(self._retried(lambda: _open(self.uri, self.token, self.db_name))) as client:
+        """Write batches; their first column holds the ids and their second the vectors."""
+        with closing(self._retry(lambda: _open(self.uri, self.token, self.db_name))) as client:
             for batch in batches:
                 for start in range(0, batch.num_rows, self.batch_size):
                     yield self._upsert(client, batch.slice(start, self.batch_size))
 
     def _upsert(self, client: Any, batch: pa.RecordBatch) -> WriteCounts:
-        whole = batch.filter(pc.and_(pc.is_valid(batch.column(0)), pc.is_valid(batch.column(1))))
-        problems = self._problems(whole)
-        found = np.flatnonzero(problems)
-        if len(found) and not self.skip_invalid:
-            more = f" ({len(found)} such rows among {batch.num_rows})" if len(found) > 1 else ""
+        complete = batch.filter(pc.and_(pc.is_valid(batch.column(0)), pc.is_valid(batch.column(1))))
+        problems = self._find_problems(complete)
+        invalid = np.flatnonzero(problems)
+        if len(invalid) and not self.skip_invalid:
+            others = f" ({len(invalid)} such rows among {batch.num_rows})" if len(invalid) > 1 else ""
             raise ValueError(
-                f"write_to_milvus: the row with {batch.schema.names[0]} {whole.column(0)[found[0]].as_py()!r} cannot "
-                f'be written: {problems[found[0]]}{more}. Mend it, or pass on_invalid="skip"'
+                f"write_to_milvus: the row with {batch.schema.names[0]} {complete.column(0)[invalid[0]].as_py()!r} "
+                f'cannot be written: {problems[invalid[0]]}{others}. Correct it, or pass on_invalid="skip"'
             )
-        kept = whole.filter(pa.array(problems == ""))
-        # Of a request with an id twice, a server might keep both rows.
-        of_id = dict(zip(kept.column(0).to_pylist(), self._rows(kept), strict=True))
-        if of_id:
-            # Retries are ours alone: pymilvus's own would take minutes before each of them.
-            self._retried(lambda: client.upsert(self.collection, list(of_id.values()), retry_times=0))
-        return WriteCounts(kept.num_rows, batch.num_rows - whole.num_rows, whole.num_rows - kept.num_rows)
+        valid = complete.filter(pa.array(problems == ""))
+        # If a request contains an id twice, a server may keep both rows.
+        row_by_id = dict(zip(valid.column(0).to_pylist(), self._build_rows(valid), strict=True))
+        if row_by_id:
+            # Only this class retries: pymilvus's own retries would take minutes before each of them.
+            self._retry(lambda: client.upsert(self.collection, list(row_by_id.values()), retry_times=0))
+        return WriteCounts(
+            written=valid.num_rows,
+            nulls=batch.num_rows - complete.num_rows,
+            invalid=complete.num_rows - valid.num_rows,
+        )
 
-    def _problems(self, batch: pa.RecordBatch) -> npt.NDArray[np.object_]:
-        """For each row what keeps it from being written, or an empty string."""
+    def _find_problems(self, batch: pa.RecordBatch) -> npt.NDArray[np.object_]:
+        """Return for each row the reason why it cannot be written, or an empty string."""
         name, vectors = batch.schema.names[1], batch.column(1)
         problems = np.full(batch.num_rows, "", object)
         widths = pc.list_value_length(vectors).to_numpy(zero_copy_only=False)
-        right = np.flatnonzero(widths == self.dimension)
-        matrix = _matrix(vectors.take(pa.array(right)), self.dimension)
-        problems[right[~matrix.any(axis=1)]] = f"{name!r} is zero, which has no direction"
-        problems[right[~np.isfinite(matrix).all(axis=1)]] = f"{name!r} holds NaN, an infinity or null"
+        fitting = np.flatnonzero(widths == self.dimension)
+        matrix = _to_matrix(vectors.take(pa.array(fitting)), self.dimension)
+        problems[fitting[~matrix.any(axis=1)]] = f"{name!r} is zero, so it has no direction"
+        problems[fitting[~np.isfinite(matrix).all(axis=1)]] = f"{name!r} contains NaN, an infinity or null"
         for row in np.flatnonzero(widths != self.dimension):
-            problems[row] = f"{name!r} has {widths[row]} floats, the collection's vectors {self.dimension}"
+            problems[row] = f"{name!r} has {widths[row]} floats, but the collection's vectors have {self.dimension}"
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-                most = self.longest.get(name, MAX_STRING_BYTES)
+                max_bytes = self.max_bytes.get(name, MAX_STRING_BYTES)
                 sizes = pc.fill_null(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
-                for row in np.flatnonzero(sizes > most):
-                    problems[row] = f"{name!r} has {sizes[row]:,} bytes, its field takes {most:,}"
+                for row in np.flatnonzero(sizes > max_bytes):
+                    problems[row] = f"{name!r} has {sizes[row]:,} bytes, but its field holds at most {max_bytes:,}"
         return problems
 
-    def _rows(self, batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-        """The rows as pymilvus takes them, vectors as float32 arrays, bit for bit."""
+    def _build_rows(self, batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+        """Yield the rows in the form that pymilvus takes, with the vectors as float32 arrays, bit for bit."""
         names = batch.schema.names
-        columns = [values.to_pylist() for values in batch.columns]
-        columns[1] = list(_matrix(batch.column(1), self.dimension))
+        ids, vectors, *payload = batch.columns
+        columns = [ids.to_pylist(), _to_matrix(vectors, self.dimension), *(values.to_pylist() for values in payload)]
         return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
-    def _retried(self, call: Callable[[], T]) -> T:
+    def _retry(self, call: Callable[[], T]) -> T:
         exceptions = _pymilvus().exceptions
         for attempt in range(self.retries):
             try:
                 return call()
             except (exceptions.DataNotMatchException, exceptions.ParamError):
-                raise  # the same again would fail again
+                raise  # the same request would fail again
             except exceptions.MilvusException:
                 time.sleep(min(2**attempt, 30))
         return call()
 
 
-def _matrix(vectors: pa.ListArray, width: int) -> npt.NDArray[np.float32]:
-    """Vectors of one width as float32 (n, width); a null among the floats becomes NaN."""
+def _to_matrix(vectors: pa.ListArray, width: int) -> npt.NDArray[np.float32]:
+    """Return vectors of one width as float32 (n, width); a null among the floats becomes NaN."""
     matrix: npt.NDArray[np.float32] = vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
     return matrix

@@ -1,4 +1,4 @@
-"""The models on one host: where an executor finds the prepared folder, and whether it is still what was prepared."""
+"""The models on one host: finding the prepared folder there, and checking that nobody has altered it."""
 
 from __future__ import annotations
 
@@ -11,78 +11,86 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from .prepared import PreparedModel, is_prepared, publish_folder, read_prepared
 
 
 @dataclasses.dataclass(frozen=True)
-class Shipped:
-    """Where the executors find a prepared model."""
+class ModelLocation:
+    """Where the executors find a prepared model: either a path or an archive."""
 
     name: str
-    key: str
-    """Name of the folder, unique to the content."""
+    folder_name: str
+    """Name of the prepared folder, unique to its content."""
     path: str | None
-    """The folder itself, on a path that every executor sees."""
+    """Path of the prepared folder that every executor can read."""
     archive: str | None
-    """Else the zip, by the name under which Spark unpacked it."""
+    """File name of the zip that Spark sends to the executors and unpacks there."""
 
 
-def locate(shipped: Shipped) -> Path:
-    """The prepared folder on this host; FileNotFoundError, naming the model and the paths, where it has none."""
-    if shipped.path is not None:
-        if not is_prepared(Path(shipped.path)):
+class HostModel(NamedTuple):
+    """A verified prepared folder on this host."""
+
+    folder: str
+    file_state: str
+    """Inode, size and modification time of each file, as JSON. It changes if somebody replaces a file."""
+
+
+def locate_model(location: ModelLocation) -> HostModel:
+    """Find a model on this host and verify it; copy it into the cache of this host if Spark sent it as an archive.
+
+    Raises FileNotFoundError, naming the model and the path, if the model is not on this host, and ValueError if a
+    file is not the one that was prepared.
+    """
+    if location.path is not None:
+        if not is_prepared(Path(location.path)):
             raise FileNotFoundError(
-                f"this host does not see the model '{shipped.name}' at {shipped.path}. That path was taken to be "
-                "shared by all machines (sharedFolder, /Volumes or a local master): mount it here, or unset "
-                "sharedFolder so that the model is shipped."
+                f"this host cannot read the model '{location.name}' at {location.path}. The driver assumed that all "
+                "machines share this path (because of sharedFolder, /Volumes or a local master). Mount it on this "
+                "host, or unset sharedFolder so that Spark sends the model."
             )
-        return Path(shipped.path)
+        return _verify_once(location.path)
 
-    kept = _host_cache() / shipped.key
-    if not _is_whole(kept):
-        with _locked(kept):
-            if not _is_whole(kept):
-                shutil.rmtree(kept, ignore_errors=True)  # what a cleaner of temporary files, or a fault, left of it
-                with publish_folder(kept) as new:
-                    for file in _unpacked(shipped).paths:
-                        _link(file, new / file.name)
-    return kept
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a prepared folder is there, and as it was prepared."""
+    folder = _cache_dir() / location.folder_name
     try:
-        verified(str(folder))
+        return _verify_once(str(folder))
     except (FileNotFoundError, ValueError):
-        return False
-    return True
+        with _lock(folder):
+            try:
+                return _verify_once(str(folder))  # another process may have repaired it
+            except (FileNotFoundError, ValueError):
+                shutil.rmtree(folder, ignore_errors=True)
+            with publish_folder(folder) as new:
+                for file in _find_unpacked(location).paths:
+                    _link(file, new / file.name)
+    return _verify_once(str(folder))
 
 
-def verified(folder: str) -> str:
-    """Check that a prepared folder holds what was prepared, and return the state of its files.
+def _verify_once(folder: str) -> HostModel:
+    """Check that a prepared folder holds what was prepared.
 
-    They are hashed once a host, and again where one's inode, size or time has changed since; the state is kept
-    in the host's cache. Raises FileNotFoundError or ValueError where a file is missing or altered.
+    The files are hashed once per host, and again if the inode, size or time of one has changed since then; the
+    cache of this host remembers the last verified state.
     """
     model = read_prepared(folder)
-    found = {name: (model.path / name).stat() for name in model.files}
-    state = json.dumps({name: (file.st_ino, file.st_size, file.st_mtime_ns) for name, file in found.items()})
-    seen = _host_cache() / f"{hashlib.sha256(os.fsencode(model.path.absolute())).hexdigest()[:16]}.verified"
-    if not _says(seen, state):
-        with _locked(seen):
-            if not _says(seen, state):
+    stats = {name: (model.path / name).stat() for name in model.file_hashes}
+    file_state = json.dumps({name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()})
+    record = _cache_dir() / f"{hashlib.sha256(os.fsencode(model.path.absolute())).hexdigest()[:16]}.verified"
+    if not _contains(record, file_state):
+        with _lock(record):
+            if not _contains(record, file_state):
                 model.verify()
-                seen.write_text(state)
-    return state
+                record.write_text(file_state)
+    return HostModel(folder, file_state)
 
 
-def _says(file: Path, text: str) -> bool:
+def _contains(file: Path, text: str) -> bool:
     return file.is_file() and file.read_text() == text
 
 
-def _host_cache() -> Path:
-    """The user's folder for models on this host, outside any application's own folders."""
+def _cache_dir() -> Path:
+    """Return the user's folder for models on this host, which outlives every application."""
     folder = Path(tempfile.gettempdir(), f"spark_instructor-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():
@@ -91,30 +99,30 @@ def _host_cache() -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process of the host at a time; the lock goes with the process that held it."""
-    import fcntl  # not on Windows, from where a driver may well use Spark Connect
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a lock beside ``path`` that excludes the other processes of this host. It ends with the process."""
+    import fcntl  # missing on Windows, where a driver may run with Spark Connect
 
-    with open(f"{folder}.lock", "w") as lock:
+    with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _unpacked(shipped: Shipped) -> PreparedModel:
-    """The shipped archive as Spark unpacked it for this executor."""
+def _find_unpacked(location: ModelLocation) -> PreparedModel:
+    """Return the model in the archive that Spark unpacked for this executor."""
     from pyspark import SparkFiles
 
-    folder = Path(SparkFiles.getRootDirectory(), str(shipped.archive)).absolute()
+    folder = Path(SparkFiles.getRootDirectory(), str(location.archive)).absolute()
     if not is_prepared(folder):
         raise FileNotFoundError(
-            f"the model '{shipped.name}' did not reach this host: expected it at {folder}. It was shipped as an "
-            "archive by the session that made this DataFrame; transform again in the running session."
+            f"the model '{location.name}' did not reach this host: expected it at {folder}. The session that created "
+            "this DataFrame sent the model as an archive. Call transform again in the current session."
         )
     return read_prepared(folder)
 
 
 def _link(file: Path, target: Path) -> None:
-    """Hard-link a file, or copy it to another file system."""
+    """Create a hard link, or a copy if the target is on another file system."""
     try:
         os.link(file, target)
     except OSError:

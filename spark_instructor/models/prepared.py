@@ -1,12 +1,12 @@
-"""The prepared folder: what the driver makes of a checkpoint once, and every worker maps.
+"""The prepared folder: the driver converts a checkpoint into it once, and every Python worker maps it.
 
-It holds three files and never changes once it has its name:
+A prepared folder holds three files and never changes after it gets its final name:
 
-- ``model.safetensors``: the fused weights in the precision of use, plain row-major;
-- ``tokenizer.json``: the fast tokenizer, its pipeline set;
-- ``prepared.json``: shapes, limits, precision, and the hashes of content.
+- ``model.safetensors``: the fused weights in the precision that is used, row-major;
+- ``tokenizer.json``: the fast tokenizer with its whole pipeline;
+- ``prepared.json``, the manifest: shapes, limits, the precision and the hashes of the files.
 
-Nothing here needs torch or Spark, so that the driver's side and the executors' can both read it.
+This module needs neither torch nor Spark, so the driver and the executors can both import it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from reprlib import repr as shown
+from reprlib import repr as short_repr
 from typing import Any
 
 FORMAT_VERSION = 1
@@ -33,14 +33,14 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 MANIFEST = "prepared.json"
 PRECISIONS = ("float32", "bfloat16", "int8")
-MOST_LENGTH = 2**20
-"""Most tokens of one sequence that any model may have: the table of position biases grows with it."""
-_SECONDS_TO_WRITE = 24 * 3600  # no folder takes that long
+MAX_LENGTH = 2**20
+"""The largest token limit that a model may have. The table of position biases grows with the limit."""
+_MAX_SECONDS_TO_WRITE = 24 * 3600  # no folder takes that long
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """The shape of a T5 encoder with its Dense layer, in the names of Hugging Face's config.json."""
+    """The shape of a T5 encoder with its Dense layer, named as in Hugging Face's config.json."""
 
     vocab_size: int
     d_model: int
@@ -52,42 +52,47 @@ class Architecture:
     relative_attention_max_distance: int
     layer_norm_epsilon: float
     dimension: int
-    """Width of the vectors: the Dense layer's output, or d_model where there is no Dense layer."""
+    """Width of the vectors: the output width of the Dense layer, or d_model if there is no Dense layer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedModel:
-    """A prepared folder and what its ``prepared.json`` says."""
+    """A prepared folder and the content of its ``prepared.json``."""
 
     path: Path
     name: str
-    """The checkpoint's name, for messages."""
+    """Name of the checkpoint, for messages and file names."""
     hash: str
-    """SHA-256 over the checkpoint's content, the precision and the format: equal hashes give equal vectors."""
+    """SHA-256 of the checkpoint's files, the precision and the format version. It is what the manifest claims."""
     precision: str
     max_length: int
-    """Most tokens of one sequence, instruction and ``</s>`` included."""
+    """Maximum number of tokens per sequence, including the instruction and ``</s>``."""
     architecture: Architecture
-    files: dict[str, str]
+    file_hashes: dict[str, str]
     """SHA-256 of each file beside ``prepared.json``."""
-    sizes: dict[str, int]
-    """Bytes of each file beside ``prepared.json``."""
+    file_sizes: dict[str, int]
+    """Size in bytes of each file beside ``prepared.json``."""
 
     @property
-    def digest(self) -> str:
-        """SHA-256 over all that makes the vectors, which `verify` checks; ``hash`` is but said of it."""
-        content = [FORMAT_VERSION, self.max_length, dataclasses.asdict(self.architecture), self.files]
+    def content_hash(self) -> str:
+        """SHA-256 of everything that determines the vectors; `verify` checks the files against it."""
+        content = [FORMAT_VERSION, self.max_length, dataclasses.asdict(self.architecture), self.file_hashes]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
-    def key(self) -> str:
-        """A short name of this content, for copies of the folder: another's model never has it."""
-        return prepared_key(self.name, self.precision, self.digest)
+    def folder_name(self) -> str:
+        """Name for copies of this folder. Models with different contents have different names."""
+        return make_folder_name(self.name, self.precision, self.content_hash)
 
     @property
     def paths(self) -> list[Path]:
-        """The folder's files, whatever else lies there."""
-        return [self.path / name for name in sorted([MANIFEST, *self.files])]
+        """Paths of the model's own files."""
+        return [self.path / name for name in sorted([MANIFEST, *self.file_hashes])]
+
+    @property
+    def size(self) -> int:
+        """Size in bytes of the weights and the tokenizer."""
+        return sum(self.file_sizes.values())
 
     @property
     def dimension(self) -> int:
@@ -95,44 +100,47 @@ class PreparedModel:
         return self.architecture.dimension
 
     def verify(self) -> None:
-        """Read every file again; ValueError where one differs from what was prepared."""
-        for name, expected in self.files.items():
-            if file_hash(self.path / name) != expected:
+        """Hash every file again; raise ValueError if one differs from the file that was prepared."""
+        for name, expected in self.file_hashes.items():
+            if hash_file(self.path / name) != expected:
                 raise ValueError(
                     f"{self.path / name} was changed after it was prepared (its SHA-256 differs from the one in "
-                    f"{MANIFEST}). Delete the folder {self.path} and let it be prepared again."
+                    f"{MANIFEST}). Delete the folder {self.path} and prepare the model again."
                 )
 
 
-def prepared_key(name: str, precision: str, hash: str) -> str:
-    """A short name of a prepared model's content, for folders and archives."""
+def make_folder_name(name: str, precision: str, hash: str) -> str:
+    """Return the name for a prepared folder or an archive of it."""
     return f"{name}-{precision}-{hash[:16]}"
 
 
-def file_name(name: str) -> str:
-    """``name`` as files may be called on every system, short enough for precision and hash to follow it."""
+def to_file_name(name: str) -> str:
+    """Return ``name`` as a valid file name on every system, with room for a precision and a hash behind it."""
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).lstrip(".")[:100] or "model"
 
 
 def cache_dir() -> Path:
-    """The folder of this machine's prepared models: ``spark_instructor`` inside HF_HOME."""
+    """Return the folder for prepared models on this machine, ``$HF_HOME/spark_instructor``.
+
+    Raises FileNotFoundError if the user has no home folder and HF_HOME is not set.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     folder = os.path.expanduser(os.path.expandvars(os.environ.get("HF_HOME", default)))
     if folder.startswith("~"):
         raise FileNotFoundError(
-            f"there is no home folder to keep prepared models in ({folder}): set HF_HOME to a folder"
+            f"there is no home folder for prepared models ({folder}): set HF_HOME to a folder that can be written"
         )
     return Path(folder, "spark_instructor").absolute()
 
 
 def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[PreparedModel]:
-    """The prepared models in ``folder`` (default: this machine's cache), sorted by name.
+    """List the prepared models in ``folder`` (default: the cache of this machine), sorted by folder name.
 
-    One that is damaged, or of another version's format, is left out with a warning that says why.
+    If a model is damaged or has the format of another version, the list omits it and a warning says why.
     """
     root = Path(folder) if folder is not None else cache_dir()
     models = []
-    for manifest in sorted(root.glob(f"[!.]*/{MANIFEST}")):  # a leading dot: not yet whole
+    for manifest in sorted(root.glob(f"[!.]*/{MANIFEST}")):  # a leading dot marks a folder that is being written
         try:
             models.append(read_prepared(manifest.parent))
         except (OSError, ValueError) as error:
@@ -141,15 +149,15 @@ def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[Prepared
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether ``folder`` has the layout of a prepared folder."""
+    """Return whether ``folder`` contains a manifest."""
     return os.path.isfile(folder / MANIFEST)
 
 
 def read_prepared(folder: str | os.PathLike[str]) -> PreparedModel:
-    """Read and check ``prepared.json`` and the sizes of the files beside it.
+    """Read ``prepared.json`` and check it and the sizes of the files beside it.
 
-    Raises FileNotFoundError where a file is missing and ValueError where the format is unknown or a file
-    is not as long as it was when it was prepared.
+    Raises FileNotFoundError if a file is missing, and ValueError if the manifest is damaged, has an unknown
+    format version or does not match the size of a file.
     """
     path = Path(folder)
     try:
@@ -164,55 +172,64 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedModel:
         ) from error
     if model is None:
         raise ValueError(
-            f"{path} has format version {shown(version)}; this spark_instructor reads version {FORMAT_VERSION}. "
+            f"{path} has format version {short_repr(version)}; this spark_instructor reads version {FORMAT_VERSION}. "
             "Install the same version of spark-instructor-embeddings on the driver and on the executors."
         )
-    for name, size in model.sizes.items():
+    for name, size in model.file_sizes.items():
         found = (path / name).stat().st_size if (path / name).is_file() else None
         if found is None:
             raise FileNotFoundError(f"{path} lacks {name}: the prepared model '{model.name}' is incomplete")
         if found != size:
             raise ValueError(
-                f"{path / name} has {found:,} bytes, expected {size:,}: the prepared model '{model.name}' was cut "
-                "short or changed. Delete the folder and let it be prepared again."
+                f"{path / name} has {found:,} bytes, expected {size:,}: the prepared model '{model.name}' was "
+                "truncated or changed. Delete the folder and prepare the model again."
             )
     return model
 
 
-_MANIFEST_FIELDS = [field.name for field in dataclasses.fields(PreparedModel) if field.name != "path"]
+_MANIFEST_KEYS = ("name", "hash", "precision", "max_length", "architecture", "files", "sizes")
 
 
 def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
-    """The model that a manifest describes; ValueError where a value could not have been written by `write_manifest`."""
-    fields = {name: manifest[name] for name in _MANIFEST_FIELDS}
+    """Return the model that a manifest describes; raise ValueError if `write_manifest` cannot have written a value."""
+    fields = {key: manifest[key] for key in _MANIFEST_KEYS}
     shape = Architecture(**fields["architecture"])
     files = {WEIGHTS, TOKENIZER}
     numbers = [value for name, value in dataclasses.asdict(shape).items() if name != "layer_norm_epsilon"]
     sound = {
-        # Name and hash become names of files, so they must not lead out of the cache.
-        "name": isinstance(fields["name"], str) and file_name(fields["name"]) == fields["name"],
+        # The name and the hash become parts of file names, so they must not lead out of the cache.
+        "name": isinstance(fields["name"], str) and to_file_name(fields["name"]) == fields["name"],
         "hash": isinstance(fields["hash"], str) and re.fullmatch("[0-9a-f]{64}", fields["hash"]) is not None,
         "precision": fields["precision"] in PRECISIONS,
-        "max_length": type(fields["max_length"]) is int and 2 <= fields["max_length"] <= MOST_LENGTH,
+        "max_length": type(fields["max_length"]) is int and 2 <= fields["max_length"] <= MAX_LENGTH,
         "architecture": isinstance(shape.layer_norm_epsilon, float)
         and all(type(number) is int and number > 0 for number in numbers),
-        "files": _maps(fields["files"], files, str),
-        "sizes": _maps(fields["sizes"], files, int),
+        "files": _is_mapping(fields["files"], files, str),
+        "sizes": _is_mapping(fields["sizes"], files, int),
     }
-    for name, is_sound in sound.items():
+    for key, is_sound in sound.items():
         if not is_sound:
-            raise ValueError(f"{name} is {shown(fields[name])}")
-    return PreparedModel(path=path, **{**fields, "architecture": shape})
+            raise ValueError(f"{key} is {short_repr(fields[key])}")
+    return PreparedModel(
+        path=path,
+        name=fields["name"],
+        hash=fields["hash"],
+        precision=fields["precision"],
+        max_length=fields["max_length"],
+        architecture=shape,
+        file_hashes=fields["files"],
+        file_sizes=fields["sizes"],
+    )
 
 
-def _maps(value: Any, keys: set[str], kind: type) -> bool:
-    return isinstance(value, dict) and value.keys() == keys and all(type(one) is kind for one in value.values())
+def _is_mapping(value: Any, keys: set[str], kind: type) -> bool:
+    return isinstance(value, dict) and value.keys() == keys and all(type(item) is kind for item in value.values())
 
 
 def write_manifest(
     folder: Path, *, name: str, hash: str, precision: str, max_length: int, architecture: Architecture
 ) -> None:
-    """Write ``prepared.json`` for the files that lie in ``folder``."""
+    """Write ``prepared.json`` for the files in ``folder``."""
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -220,35 +237,35 @@ def write_manifest(
         "precision": precision,
         "max_length": max_length,
         "architecture": dataclasses.asdict(architecture),
-        "files": {file: file_hash(folder / file) for file in (WEIGHTS, TOKENIZER)},
+        "files": {file: hash_file(folder / file) for file in (WEIGHTS, TOKENIZER)},
         "sizes": {file: (folder / file).stat().st_size for file in (WEIGHTS, TOKENIZER)},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of one file, in hex."""
-    digest = hashlib.sha256()
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file as a hexadecimal string."""
+    sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+            sha256.update(block)
+    return sha256.hexdigest()
 
 
 @contextmanager
 def publish_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder beside ``final`` that takes its name when the block ends well.
+    """Yield a temporary folder beside ``final`` and rename it to ``final`` if the block succeeds.
 
-    Nobody ever sees a half-written ``final``: after an error the temporary folder is dropped, and where
-    another process was first, its folder stays. What a killed process left is removed a day later.
+    Nobody ever sees a partly written ``final``. After an error the temporary folder is deleted, and if another
+    process was faster, its folder stays. The temporary folder of a killed process is deleted a day later.
 
-    Raises OSError, saying what to do, where the disk is full.
+    Raises OSError, with advice, if the disk is full.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    for left in final.parent.glob(f".{glob.escape(final.name)}-*"):
-        with suppress(FileNotFoundError):  # another process gave it its name just now
-            if time.time() - left.stat().st_mtime > _SECONDS_TO_WRITE:
-                shutil.rmtree(left, ignore_errors=True)
+    for abandoned in final.parent.glob(f".{glob.escape(final.name)}-*"):
+        with suppress(FileNotFoundError):  # another process has just renamed it
+            if time.time() - abandoned.stat().st_mtime > _MAX_SECONDS_TO_WRITE:
+                shutil.rmtree(abandoned, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         yield temporary
@@ -259,14 +276,14 @@ def publish_folder(final: Path) -> Iterator[Path]:
             if not is_prepared(final):
                 raise
     except Exception as error:
-        # tokenizers and safetensors say it in words alone.
-        said = re.search(r"\(os error (\d+)\)", str(error))
-        number = error.errno if isinstance(error, OSError) else said and int(said[1])
+        # tokenizers and safetensors give the error number only in the message.
+        match = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else match and int(match[1])
         if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise OSError(
-            f"there is no room for the prepared model {final} ({os.strerror(number)}). Free some, or use another "
-            "disk: HF_HOME says where the cache is, TMPDIR where executors keep models."
+            f"there is no room for the prepared model {final} ({os.strerror(number)}). Free some space or use another "
+            "disk: HF_HOME sets the folder of the cache, TMPDIR the folder in which executors keep models."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,8 +1,9 @@
-"""Names to checkpoint folders: the known models, the hub, local folders, the packaged model."""
+"""From the name of a model to the folder of its checkpoint: known models, the hub and local folders."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from contextlib import suppress
 from functools import cache
@@ -10,24 +11,27 @@ from pathlib import Path
 
 from ..files import local_path
 
+_log = logging.getLogger(__name__)
+
 _PACKAGED = Path(__file__).parent
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
-# Everything a checkpoint needs but its encoder's weights. Dense is small, and often there as a .bin alone.
+# All files of a checkpoint except the weights of the encoder. Dense is small and often exists only as a .bin.
 _SMALL_FILES = ["*.json", "*.model", "*_Dense/*"]
 
 
 @dataclasses.dataclass(frozen=True)
 class KnownModel:
-    """A checkpoint that has a name here."""
+    """A checkpoint that this package knows by name."""
 
     name: str
-    """The name that Spark NLP gives it."""
+    """The name in Spark NLP."""
     source: str
-    """Its id on the hub, or "packaged" for the one that comes with this package."""
+    """Its id on the Hugging Face hub, or "packaged" for the model that comes with this package."""
     dimension: int
+    """Width of the vectors."""
     size_mb: int
-    """Size of its float32 weights."""
+    """Size of the float32 weights in megabytes."""
     description: str
 
 
@@ -40,12 +44,12 @@ _KNOWN = (
 
 
 def known_models() -> list[KnownModel]:
-    """The checkpoints that `InstructorEmbeddings.pretrained` knows by name."""
+    """List the checkpoints that `InstructorEmbeddings.pretrained` knows by name."""
     return list(_KNOWN)
 
 
 def is_cached(model: KnownModel) -> bool:
-    """Whether a known model is on this machine: packaged, or in huggingface_hub's cache."""
+    """Return whether a known model is on this machine: in this package or in the cache of huggingface_hub."""
     if model.source == "packaged":
         return True
     try:
@@ -56,68 +60,69 @@ def is_cached(model: KnownModel) -> bool:
 
 
 def checkpoint_folder(model: str, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint, downloaded first where it lives on the hub.
+    """Return the local folder of a checkpoint, and download the checkpoint first if it is on the hub.
 
-    ``model`` is a known name, a hub id ("owner/name") or a folder (a path or a ``file:`` URI);
-    ``revision`` pins a hub checkpoint to a branch, a tag or a commit. Downloads go to the cache of
-    huggingface_hub (HF_HOME), whose settings hold (HF_HUB_OFFLINE, HF_ENDPOINT, tokens).
+    ``model`` is a known name, a hub id ("owner/name") or a folder (a path or a ``file:`` URI). ``revision`` pins
+    a checkpoint of the hub to a branch, a tag or a commit. Downloads go to the cache of huggingface_hub
+    (HF_HOME), and its settings apply (HF_HUB_OFFLINE, HF_ENDPOINT, tokens).
 
-    Raises ValueError for an unknown name, FileNotFoundError for a missing folder, and ConnectionError,
-    saying what to do, where the hub cannot be reached.
+    Raises ValueError for an unknown name, FileNotFoundError for a missing folder, ImportError if the model is on
+    the hub and huggingface_hub is not installed, and ConnectionError, with advice, if the hub cannot be reached.
     """
-    known = _known(model)
+    known = _find_known(model)
     if known is not None:
-        return _PACKAGED / known.name if known.source == "packaged" else _from_hub(known.source, revision)
+        return _PACKAGED / known.name if known.source == "packaged" else _download(known.source, revision)
     path = local_folder(model)
     if path is not None:
         return path
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
-        return _from_hub(model, revision)
+        return _download(model, revision)
     if "/" in model or "\\" in model:
         raise FileNotFoundError(f"there is no checkpoint folder {local_path(model)}")
-    names = ", ".join(one.name for one in _KNOWN)
+    names = ", ".join(model.name for model in _KNOWN)
     raise ValueError(f"unknown model {model!r}: expected one of {names}, a hub id (owner/name) or a folder")
 
 
 def local_folder(model: str) -> Path | None:
-    """The folder of one's own that ``model`` names; None for a known name, whatever lies here, and for a hub id."""
-    with suppress(OSError):  # a name that is too long for a file system
-        if model and _known(model) is None and local_path(model).is_dir():
+    """Return the local folder that ``model`` names; None for a hub id and for a known name, even if a folder has it."""
+    with suppress(OSError):  # the name is too long for the file system
+        if model and _find_known(model) is None and local_path(model).is_dir():
             return local_path(model)
     return None
 
 
-def _known(name: str) -> KnownModel | None:
-    return next((one for one in _KNOWN if one.name == name), None)
+def _find_known(name: str) -> KnownModel | None:
+    return next((model for model in _KNOWN if model.name == name), None)
 
 
-@cache  # one session keeps to one revision, and asks the hub once
-def _from_hub(hub_id: str, revision: str | None) -> Path:
+@cache  # a session stays with one revision and asks the hub once
+def _download(hub_id: str, revision: str | None) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
     except ImportError as error:
         raise ImportError(
-            f"{hub_id} is on the hub: pip install 'spark-instructor-embeddings[hub]', or name a folder that holds it"
+            f"{hub_id} is on the hub: pip install 'spark-instructor-embeddings[hub]', or pass a folder that contains it"
         ) from error
 
-    def download(*weights: str) -> Path:
+    def fetch(*weights: str) -> Path:
         return Path(
             huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *weights])
         )
 
+    _log.info("Looking for %s on the hub and in the local cache", hub_id)
     try:
-        folder = download("*.safetensors")
+        folder = fetch("*.safetensors")
         if not any(folder.glob("*.safetensors")):
-            folder = download("*pytorch_model.bin")
+            folder = fetch("*pytorch_model.bin")
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ValueError(
             f"the hub has no {hub_id} at revision {revision or 'main'}, or it is private and no token is set: {error}"
         ) from error
-    except Exception as error:  # the hub's client raises many kinds, and its own change between versions
+    except Exception as error:  # huggingface_hub raises many types, and they change between versions
         raise ConnectionError(
-            f"{hub_id} is not in the local cache and could not be downloaded ({type(error).__name__}: {error}). Where "
-            "there is no network: run the same on a machine that has it and copy its HF_HOME here, or copy the "
-            "checkpoint's folder here and pass its path."
+            f"{hub_id} is not in the local cache and could not be downloaded ({type(error).__name__}: {error}). "
+            "Without a network, run the same on a machine that has one and copy its HF_HOME here, or copy the "
+            "folder of the checkpoint here and pass its path."
         ) from error
     return folder

@@ -1,117 +1,259 @@
-"""InstructorEmbeddings: the driver's side of embedding a DataFrame's texts."""
+"""InstructorEmbeddings: the stage that embeds the texts of a DataFrame, as the driver sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from pyspark import keyword_only
-from pyspark.ml import Transformer
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import (
-    ArrayType,
-    BooleanType,
-    DataType,
-    DoubleType,
-    IntegerType,
-    StringType,
-    StructField,
-    StructType,
-)
+from pyspark.sql.types import ArrayType, StringType, StructField
 
+from ..columns import add_columns, check_new_columns, check_type, column, find_field
+from ..encoder.windows import LONG_TEXT
 from ..files import local_path
-from ..models.host_cache import Shipped
-from ..models.prepared import TOKENIZER, PreparedModel, cache_dir, is_prepared, publish_folder, read_prepared
+from ..models.host_cache import HostModel, ModelLocation
+from ..models.prepared import (
+    PRECISIONS,
+    TOKENIZER,
+    PreparedModel,
+    cache_dir,
+    is_prepared,
+    publish_folder,
+    read_prepared,
+)
 from ..models.registry import checkpoint_folder, local_folder
-from ..models.shipping import ship
-from ..worker import Job, cached_model, embed_frame, embedding_udf, torch_device
-from .annotation import (
-    ANNOTATIONS,
-    DOCUMENT,
-    METADATA,
-    SENTENCE_EMBEDDINGS,
-    VECTOR,
-    Annotation,
-    check_annotator_type,
-    check_new,
-    check_type,
-    column,
-    input_field,
-    is_annotations,
-    utf16_length,
-    with_columns,
-)
-from .params import (
-    HasBatchSize,
-    HasCaseSensitive,
-    HasDevice,
-    HasInputCols,
-    HasInstruction,
-    HasInstructionCol,
-    HasLazyAnnotator,
-    HasLongText,
-    HasMaxSentenceLength,
-    HasModel,
-    HasOutputCol,
-    HasOutputCols,
-    HasPrecision,
-    HasRevision,
-    HasSharedFolder,
-    HasStorageRef,
-)
-from .persistence import PersistentStage, ToSave
+from ..models.shipping import ship_model
+from ..udf import create_stage_udf
+from ..worker import TOKENS, TRUNCATED, VECTORS, Job, choose_device, embed_frame, load_cached, name_result
+from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
+from .base import PLAIN_VECTORS, TEXT, Stage
+from .expressions import build_output, select_texts, sum_metrics
+from .params import AtLeast, HasInputCols, HasOutputCol, HasOutputCols, OneOf, Self
+from .persistence import StageContent
+
+PROVENANCE = "spark_instructor"
+"""Key in the metadata of an output column, under which it says what embedded it."""
 
 
-class InstructorEmbeddings(
-    Transformer,
-    HasInputCols,
-    HasOutputCol,
-    HasOutputCols,
-    HasModel,
-    HasRevision,
-    HasInstruction,
-    HasInstructionCol,
-    HasBatchSize,
-    HasMaxSentenceLength,
-    HasPrecision,
-    HasDevice,
-    HasLongText,
-    HasSharedFolder,
-    HasStorageRef,
-    HasCaseSensitive,
-    HasLazyAnnotator,
-    PersistentStage,
-):
-    """Embeds texts with an INSTRUCTOR model (Su et al. 2023), each with an instruction in front.
+class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
+    """Params of `InstructorEmbeddings`."""
 
-    What comes out depends on the input column:
+    model: Param[str] = Param(
+        Params._dummy(), "model", "known name, hub id or folder of the checkpoint", TypeConverters.toString
+    )
+    revision: Param[str] = Param(
+        Params._dummy(), "revision", "branch, tag or commit of a checkpoint on the hub", TypeConverters.toString
+    )
+    instruction: Param[str] = Param(
+        Params._dummy(), "instruction", "instruction that precedes every text", TypeConverters.toString
+    )
+    instructionCol: Param[str] = Param(
+        Params._dummy(),
+        "instructionCol",
+        "name of a string column with the instruction of each row",
+        TypeConverters.toString,
+    )
+    batchSize: Param[int] = Param(
+        Params._dummy(), "batchSize", "maximum number of texts per forward pass", AtLeast("batchSize", 1)
+    )
+    maxSentenceLength: Param[int] = Param(
+        Params._dummy(),
+        "maxSentenceLength",
+        "maximum number of tokens per text, including the instruction and </s>",
+        AtLeast("maxSentenceLength", 2),
+    )
+    precision: Param[str] = Param(
+        Params._dummy(), "precision", f"one of {', '.join(PRECISIONS)}", OneOf("precision", PRECISIONS)
+    )
+    device: Param[str] = Param(
+        Params._dummy(),
+        "device",
+        "auto, cpu or cuda; the executor resolves auto",
+        OneOf("device", ("auto", "cpu", "cuda")),
+    )
+    longText: Param[str] = Param(
+        Params._dummy(),
+        "longText",
+        "what to do with a text over the token limit: truncate it, or average over windows",
+        OneOf("longText", LONG_TEXT),
+    )
+    sharedFolder: Param[str] = Param(
+        Params._dummy(),
+        "sharedFolder",
+        "folder that the driver and all executors can read under this path; it holds the prepared model",
+        TypeConverters.toString,
+    )
+    storageRef: Param[str] = Param(
+        Params._dummy(), "storageRef", "name of the embeddings, in the column metadata", TypeConverters.toString
+    )
+    caseSensitive: Param[bool] = Param(
+        Params._dummy(), "caseSensitive", "has no effect for this model", TypeConverters.toBoolean
+    )
+    lazyAnnotator: Param[bool] = Param(
+        Params._dummy(), "lazyAnnotator", "has no effect outside of RecursivePipeline", TypeConverters.toBoolean
+    )
 
-    - annotations of type document give annotations of type sentence_embeddings, as Spark NLP's stage of
-      this name does; those with an empty result are left out;
-    - a string column gives ``array<float>``, an ``array<string>`` column ``array<array<float>>``; null
-      gives null, and "" the vector of the instruction alone.
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(
+            model="instructor_base",
+            instruction="",
+            device="auto",
+            longText="truncate",
+            storageRef=self.uid,
+            caseSensitive=False,
+            lazyAnnotator=False,
+        )
 
-    Vectors are unit vectors of `getDimension` floats. One column goes from ``inputCols`` to ``outputCol``;
-    several go to as many ``outputCols``, computed together. A text over ``maxSentenceLength`` tokens is cut,
-    or averaged over windows (``longText``). The metadata of each annotation says how many ``tokens`` were
-    read, and ``truncated`` where the end was not.
+    def setModel(self: Self, value: str) -> Self:
+        """Set the checkpoint: a known name (`known_models`), a hub id ("owner/name") or a folder."""
+        return self._set(model=value)
 
-    The model is prepared on the driver at the first `transform` or save and loaded once in each Python
-    worker. No action embeds a row more than once, except a sort, which Spark starts by sampling its input.
-    A filter on other columns is applied before the embedding even where it stands after this stage, and an
-    action that does not need the output, such as `count`, embeds nothing.
+    def getModel(self) -> str:
+        """Return the known name, hub id or folder of the checkpoint."""
+        return self.getOrDefault(self.model)
 
-    `transform` raises on the driver: ValueError for a missing column, a column of the wrong type or
-    annotatorType, an output column that is there already, numbers of columns that do not match, a token
-    limit over the checkpoint's and an instruction that leaves no room for a text; and whatever `prepare`
-    and `checkpoint_folder` raise.
+    def setRevision(self: Self, value: str) -> Self:
+        """Pin a checkpoint of the hub to a branch, a tag or (best) a commit."""
+        return self._set(revision=value)
+
+    def getRevision(self) -> str | None:
+        """Return the revision, or None for the default branch of the hub."""
+        return self._get(self.revision)
+
+    def setInstruction(self: Self, value: str) -> Self:
+        """Set the instruction. It is joined to the text without a separator, so end it with a colon and a space."""
+        return self._set(instruction=value)
+
+    def getInstruction(self) -> str:
+        """Return the instruction."""
+        return self.getOrDefault(self.instruction)
+
+    def setInstructionCol(self: Self, value: str) -> Self:
+        """Set the name of a string column that holds the instruction of each row.
+
+        It takes precedence over ``instruction``. A null is an empty instruction.
+        """
+        return self._set(instructionCol=value)
+
+    def getInstructionCol(self) -> str | None:
+        """Return the name of the column with the instructions, or None."""
+        return self._get(self.instructionCol)
+
+    def setBatchSize(self: Self, value: int) -> Self:
+        """Set the maximum number of texts per forward pass.
+
+        You seldom need it: by default, the number of tokens determines the passes. Raises ValueError if the value
+        is less than 1.
+        """
+        return self._set(batchSize=value)
+
+    def getBatchSize(self) -> int | None:
+        """Return the maximum number of texts per forward pass, or None."""
+        return self._get(self.batchSize)
+
+    def setMaxSentenceLength(self: Self, value: int) -> Self:
+        """Set the maximum number of tokens per text, including the instruction and ``</s>``.
+
+        Raises ValueError if the value is less than 2. `transform` raises ValueError if it is greater than the limit
+        of the checkpoint.
+        """
+        return self._set(maxSentenceLength=value)
+
+    def setPrecision(self: Self, value: str) -> Self:
+        """Set the precision of the weights: "float32", "bfloat16" or "int8".
+
+        Use the same precision for all vectors of an index. Raises ValueError for another precision.
+        """
+        return self._set(precision=value)
+
+    def setDevice(self: Self, value: str) -> Self:
+        """Set the device: "cpu", "cuda", or "auto" for the GPU of the task if it has one and else the CPU."""
+        return self._set(device=value)
+
+    def getDevice(self) -> str:
+        """Return the device as it was set."""
+        return self.getOrDefault(self.device)
+
+    def setLongText(self: Self, value: str) -> Self:
+        """Set what to do with a text over the token limit.
+
+        "truncate" reads the beginning. "average" reads up to 32 windows and averages their vectors.
+        """
+        return self._set(longText=value)
+
+    def getLongText(self) -> str:
+        """Return what to do with a text over the token limit."""
+        return self.getOrDefault(self.longText)
+
+    def setSharedFolder(self: Self, value: str) -> Self:
+        """Set a folder for the prepared model that all machines can read (NFS, a Volume), so Spark need not send it."""
+        return self._set(sharedFolder=value)
+
+    def getSharedFolder(self) -> str | None:
+        """Return the folder that all machines can read, or None if Spark sends the model."""
+        return self._get(self.sharedFolder)
+
+    def setStorageRef(self: Self, value: str) -> Self:
+        """Set the name of the embeddings, which the metadata of the output column contains as ``ref``."""
+        return self._set(storageRef=value)
+
+    def getStorageRef(self) -> str:
+        """Return the name of the embeddings; the uid of the stage if it is not set."""
+        return self.getOrDefault(self.storageRef)
+
+    def setCaseSensitive(self: Self, value: bool) -> Self:
+        """Accept the setting of a Spark NLP pipeline. It has no effect here or there: the tokenizer decides."""
+        return self._set(caseSensitive=value)
+
+    def getCaseSensitive(self) -> bool:
+        """Return what was set; it has no effect."""
+        return self.getOrDefault(self.caseSensitive)
+
+    def setLazyAnnotator(self: Self, value: bool) -> Self:
+        """Accept the setting of a Spark NLP pipeline. It has no effect: it concerns its RecursivePipeline."""
+        return self._set(lazyAnnotator=value)
+
+    def getLazyAnnotator(self) -> bool:
+        """Return what was set; it has no effect."""
+        return self.getOrDefault(self.lazyAnnotator)
+
+
+class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
+    """Embeds texts with an INSTRUCTOR model (Su et al. 2023); an instruction precedes each text.
+
+    The output depends on the input column:
+
+    - Annotations of type document give annotations of type sentence_embeddings, as in Spark NLP's stage of this
+      name. Annotations with an empty result are omitted.
+    - A string column gives ``array<float>``, and an ``array<string>`` column gives ``array<array<float>>``. A null
+      gives a null, and "" gives the vector of the instruction alone.
+
+    The vectors are unit vectors of `getDimension` floats. One column goes from ``inputCols`` to ``outputCol``; several
+    columns go to as many ``outputCols`` and are computed together. A text over ``maxSentenceLength`` tokens is
+    truncated, or averaged over windows (``longText``). The metadata of an annotation contains the number of ``tokens``
+    that were read, and ``truncated`` if the end of the text was not read. The metadata of the output column contains
+    the ``dimension`` and Spark NLP's ``ref``, and under ``spark_instructor`` the model, its revision, its precision and
+    the instruction, so that a search can embed its query in the same way.
+
+    The driver prepares the model at the first `transform` or save, and each Python worker loads it once. No action
+    embeds a row more than once, except a sort, which Spark starts by sampling its input. Spark applies a filter on
+    other columns before the embedding even if the filter comes after this stage, and an action that does not need
+    the output, such as `count`, embeds nothing.
+
+    `transform` raises ValueError on the driver if a column is missing or has the wrong type or annotatorType, if an
+    output column exists already, if the numbers of input and output columns differ, if the token limit is greater
+    than that of the checkpoint, and if the instruction leaves no room for a text. It also raises what
+    `InstructorModel.from_pretrained` raises.
     """
 
-    __module__ = "spark_instructor"  # the path that saved pipelines name, whatever file holds the class
+    output_kinds: ClassVar = {TEXT: PLAIN_VECTORS, DOCUMENT: SENTENCE_EMBEDDINGS}
 
     @keyword_only
     def __init__(
@@ -142,10 +284,10 @@ class InstructorEmbeddings(
     def pretrained(
         cls, name: str = "instructor_base", lang: str = "en", remote_loc: str | None = None
     ) -> InstructorEmbeddings:
-        """A stage with a known model (`known_models`), a hub id or a folder.
+        """Return a stage with a known model (`known_models`), a checkpoint of the hub, or a folder.
 
-        ``remote_loc`` is a folder that holds the checkpoint under ``name``, in place of the hub. Nothing
-        is downloaded or prepared before the first `transform` or save, since setters may follow.
+        ``remote_loc`` is a folder that contains the checkpoint under ``name``; it replaces the hub. Nothing is
+        downloaded or prepared before the first `transform` or save, since setters may follow.
 
         Raises ValueError for a language other than "en".
         """
@@ -155,124 +297,179 @@ class InstructorEmbeddings(
 
     @classmethod
     def loadSavedModel(cls, folder: str, spark: SparkSession | None = None) -> InstructorEmbeddings:
-        """A stage with the checkpoint in a local folder (``spark`` is for Spark NLP's signature alone)."""
+        """Return a stage with the checkpoint in a local folder. ``spark`` exists only for Spark NLP's signature."""
         return cls(model=str(folder))
 
     def getMaxSentenceLength(self) -> int:
-        """Most tokens read of instruction + text: what was set, or the checkpoint's own."""
-        return self._get(self.maxSentenceLength) or self._prepared().max_length
+        """Return the maximum number of tokens per text: what was set, or else the limit of the checkpoint."""
+        return self._get(self.maxSentenceLength) or self.prepare_model().max_length
 
     def getPrecision(self) -> str:
-        """What was set; else "float32", or a prepared model's own."""
+        """Return the precision: what was set, or else that of a prepared model, or else "float32"."""
         if self.isSet(self.precision):
             return self.getOrDefault(self.precision)
         folder = local_folder(self.getModel())
         return read_prepared(folder).precision if folder is not None and is_prepared(folder) else "float32"
 
     def getDimension(self) -> int:
-        """Width of the vectors, read from the checkpoint."""
-        return self._prepared().dimension
+        """Return the width of the vectors, which the checkpoint determines."""
+        return self.prepare_model().dimension
 
-    def _prepared(self) -> PreparedModel:
-        """The prepared model, made now where it is not in the cache yet."""
-        from ..encoder import prepare
+    def prepare_model(self) -> PreparedModel:
+        """Return the prepared model of this stage; download and prepare it first if it is not in the cache.
+
+        Raises what `InstructorModel.from_pretrained` raises.
+        """
+        from ..encoder import prepare_model
 
         shared = self.getSharedFolder()
-        # Kept by this stage and its copies, as finding it again means hashing the whole checkpoint.
-        asked = (self.getModel(), self.getRevision(), self._get(self.precision), shared)
-        folder = self._prepared_folders.get(asked)
-        if folder is None or not is_prepared(folder):
-            folder = prepare(checkpoint_folder(self.getModel(), self.getRevision()), self.getPrecision())
-            if shared is not None:
-                folder = prepare(folder, self.getPrecision(), into=local_path(shared) / read_prepared(folder).key)
-            self._prepared_folders[asked] = folder
-        return read_prepared(folder)
+        # This stage and its copies remember the folder, as finding it again means hashing the whole checkpoint.
+        key = (self.getModel(), self.getRevision(), self._get(self.precision), shared)
+        folder = self._prepared_folders.get(key)
+        if folder is not None and is_prepared(folder):
+            return read_prepared(folder)
+        model = prepare_model(checkpoint_folder(self.getModel(), self.getRevision()), self.getPrecision())
+        if shared is not None:
+            model = prepare_model(model.path, model.precision, into=local_path(shared) / model.folder_name)
+        self._prepared_folders[key] = model.path
+        return model
 
     def observe(self, dataset: DataFrame, observation: Observation) -> DataFrame:
-        """As `transform`, and tell a pyspark `Observation` what the first action on the result embedded.
+        """Transform a DataFrame, and let a pyspark `Observation` report what the first action on the result embedded.
 
-        Its ``get`` then has ``rows``; ``texts`` embedded and ``nulls`` among them, over all input columns;
-        ``tokens`` read; ``truncated`` texts; ``distinct`` texts that went through the model (what repeats in an
-        Arrow batch goes once); and the ``seconds`` that this took, summed over the tasks.
+        ``observation.get`` then has these keys:
 
-        For this every row is embedded, whatever the action: also those that a later filter drops, and by a
-        `count` and a select of other columns. Spark tells nothing, and ``get`` waits, after `toLocalIterator`, by
-        which `write_to_milvus` fills a file of milvus-lite (persist and count before it), and where Spark knows
-        beforehand that an action has no rows (``limit(0)``).
+        - ``rows``: number of rows;
+        - ``texts`` and ``nulls``: number of texts that were embedded and of null texts, over all input columns;
+        - ``tokens``: number of tokens that were read;
+        - ``truncated``: number of texts that were truncated;
+        - ``distinct``: number of texts that went through the model. A text that repeats within an Arrow batch goes
+          through it once;
+        - ``seconds``: time that the embedding took, summed over the tasks.
+
+        To count them, every action embeds every row, including rows that a later filter drops, and so do `count` and
+        a `select` of other columns. Spark reports nothing, and ``get`` waits forever, after `toLocalIterator` and if
+        Spark knows beforehand that an action has no rows (``limit(0)``). `write_to_milvus` uses `toLocalIterator` to
+        fill a file of milvus-lite, so persist and count the DataFrame first.
         """
-        return self._embedded(dataset, observation)
+        return self._embed(dataset, observation)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        return self._embedded(dataset)
+        return self._embed(dataset)
 
-    def _embedded(self, dataset: DataFrame, observation: Observation | None = None) -> DataFrame:
-        fields, outputs = self._columns(dataset)
-        prepared = self._prepared()
-        job = self._shipped_job(
+    def _embed(self, dataset: DataFrame, observation: Observation | None = None) -> DataFrame:
+        fields, outputs = self.check_columns(dataset)
+        model = self.prepare_model()
+        job = self.ship_job(
             dataset.sparkSession,
+            model,
             nested=[isinstance(field.dataType, ArrayType) for field in fields],
-            counted=observation is not None or any(map(is_annotations, fields)),
-            observed=observation is not None,
+            with_counts=observation is not None or any(map(is_annotations, fields)),
+            with_metrics=observation is not None,
         )
-        texts = [_texts(field).alias(f"c{i}") for i, field in enumerate(fields)]
+        texts = [select_texts(field).alias(f"texts_{i}") for i, field in enumerate(fields)]
         if job.instruction is None:
             texts.append(column(str(self.getInstructionCol())).alias("instruction"))
-        embedded = embedding_udf(job, _returned(fields, job))(F.struct(*texts))
+        # An annotation always has a text; an element of array<string> may be null.
+        embed = create_stage_udf(job, has_null_texts=[not is_annotations(field) for field in fields])
 
-        # Spark pushes a filter on a projected column below the projection, and so would compute the UDF twice: for
-        # the filter and for the output. It cannot push a filter below the explode whose column it needs. So each
-        # output needs `once`; a filter on other columns still goes below both, and an unused UDF is still pruned.
-        raw, once = f"{self.uid}__raw", f"{self.uid}__once"
-        rows = dataset.select("*", embedded.alias(raw)).select("*", F.explode(F.array(F.lit(True))).alias(once))
+        # Spark pushes a filter on a projected column below the projection, so it would compute the UDF twice, for the
+        # filter and for the output. It cannot push a filter below the explode whose column the filter needs. Therefore
+        # each output needs `once`. A filter on other columns still goes below both, and an unused UDF is still pruned.
+        result, once = f"{self.uid}__result", f"{self.uid}__once"
+        rows = dataset.select("*", embed(F.struct(*texts)).alias(result))
+        rows = rows.select("*", F.explode(F.array(F.lit(True))).alias(once))
         if observation is not None:
-            rows = rows.observe(observation, *_metrics(fields, column(raw)))
-        metadata = {"dimension": prepared.dimension, "ref": self.getStorageRef()}
+            rows = rows.observe(observation, *sum_metrics(fields, column(result)))
+        metadata = {
+            "dimension": model.dimension,
+            "ref": self.getStorageRef(),
+            PROVENANCE: self._describe_provenance(model),
+        }
         added = {
-            output: (_result(field, column(raw), column(once), i), {**_annotator_type(field), **metadata})
+            output: (
+                build_output(field, column(result), column(once), i),
+                {**({"annotatorType": SENTENCE_EMBEDDINGS} if is_annotations(field) else {}), **metadata},
+            )
             for i, (field, output) in enumerate(zip(fields, outputs, strict=True))
         }
-        return with_columns(rows, added).drop(raw, once)
+        return add_columns(rows, added).drop(result, once)
 
-    def _output_names(self) -> list[str]:
-        names = self.getInputCols()
+    def _describe_provenance(self, model: PreparedModel) -> dict[str, str]:
+        """Return what a later search needs to embed its query with the same model."""
+        provenance = {
+            "model": self.getModel(),
+            "revision": self.getRevision(),
+            "precision": model.precision,
+            "instruction": self.getInstruction() if self.getInstructionCol() is None else None,
+            "hash": model.hash,
+        }
+        return {key: value for key, value in provenance.items() if value}
+
+    def list_inputs(self) -> list[str]:
+        """Return the names of the input columns."""
+        return self.getInputCols()
+
+    def list_outputs(self) -> list[str]:
+        """Return the names of the output columns; raise ValueError if their number is not that of the input columns."""
+        inputs = self.getInputCols()
         outputs = self.getOutputCols() if self.isSet(self.outputCols) else [self.getOutputCol()]
-        if len(names) != len(outputs):
+        if len(inputs) != len(outputs):
             raise ValueError(
-                f"InstructorEmbeddings: {len(names)} inputCols {names} but {len(outputs)} output columns {outputs}; "
+                f"InstructorEmbeddings: {len(inputs)} inputCols {inputs} but {len(outputs)} output columns {outputs}; "
                 "set as many outputCols as inputCols"
             )
         return outputs
 
-    def _columns(self, dataset: DataFrame) -> tuple[list[StructField], list[str]]:
-        """The checked input columns, and the names of the outputs."""
+    def check_columns(self, dataset: DataFrame) -> tuple[list[StructField], list[str]]:
+        """Check the columns of a DataFrame, and return the fields of the input columns and the output names.
+
+        Raises ValueError as `transform` does.
+        """
         stage = type(self).__name__
-        names = self.getInputCols()
-        outputs = self._output_names()
-        fields = [input_field(dataset, name, stage) for name in names]
+        outputs = self.list_outputs()
+        fields = [find_field(dataset, name, stage) for name in self.list_inputs()]
         for field in fields:
             check_type(field, [StringType(), ArrayType(StringType()), ANNOTATIONS], stage)
             if is_annotations(field):
                 check_annotator_type(field, (DOCUMENT,), stage)
         instruction_col = self.getInstructionCol()
         if instruction_col is not None:
-            check_type(input_field(dataset, instruction_col, stage), [StringType()], stage)
-        check_new(dataset, outputs, stage)
+            check_type(find_field(dataset, instruction_col, stage), [StringType()], stage)
+        check_new_columns(dataset, outputs, stage)
         return fields, outputs
 
-    def _shipped_job(
-        self, spark: SparkSession, nested: Iterable[bool] = (False,), counted: bool = False, observed: bool = False
+    def ship_job(
+        self,
+        spark: SparkSession,
+        model: PreparedModel,
+        nested: Iterable[bool] = (False,),
+        with_counts: bool = False,
+        with_metrics: bool = False,
     ) -> Job:
-        """This stage's work, its limits checked and its model within reach of the executors."""
-        prepared = self._prepared()
-        self._check_limits(prepared)
-        return self._job(ship(spark, prepared, shared=self.getSharedFolder() is not None), nested, counted, observed)
+        """Return the work of this stage for the executors of a session, and send them its prepared model if necessary.
 
-    def _job(self, model: Shipped, nested: Iterable[bool], counted: bool, observed: bool = False) -> Job:
+        Args:
+            spark: The session.
+            model: The model that `prepare_model` returned.
+            nested: For each input column, whether a row holds an array of texts.
+            with_counts: Whether the executors return the numbers of tokens and what was truncated.
+            with_metrics: Whether the executors return what `observe` needs beside the counts.
+
+        Raises ValueError for a token limit above the model's, and for an instruction that leaves no room for a text.
+        """
+        self._check_limits(model)
+        shared = self.getSharedFolder() is not None
+        return self._create_job(ship_model(spark, model, shared), nested, with_counts, with_metrics)
+
+    def _create_job(
+        self, location: ModelLocation, nested: Iterable[bool], with_counts: bool, with_metrics: bool = False
+    ) -> Job:
         return Job(
-            model=model,
+            model=location,
             nested=tuple(nested),
-            counted=counted,
-            observed=observed,
+            with_counts=with_counts,
+            with_metrics=with_metrics,
             instruction=None if self.getInstructionCol() is not None else self.getInstruction(),
             device=self.getDevice(),
             max_length=self._get(self.maxSentenceLength),
@@ -280,191 +477,110 @@ class InstructorEmbeddings(
             long_text=self.getLongText(),
         )
 
-    def _check_limits(self, prepared: PreparedModel) -> None:
-        """ValueError where the token limit is over the checkpoint's, or the instruction leaves no room."""
-        limit = self._get(self.maxSentenceLength) or prepared.max_length
-        if limit > prepared.max_length:
+    def _check_limits(self, model: PreparedModel) -> None:
+        max_length = self._get(self.maxSentenceLength) or model.max_length
+        if max_length > model.max_length:
             raise ValueError(
-                f"maxSentenceLength is {limit}, but '{prepared.name}' reads at most {prepared.max_length} tokens"
+                f"maxSentenceLength is {max_length}, but '{model.name}' reads at most {model.max_length} tokens"
             )
         if self.getInstructionCol() is not None:
             return
-        taken = _instruction_length(prepared.path / TOKENIZER, self.getInstruction())
-        if taken >= limit - 1:
+        instruction_tokens = _count_instruction_tokens(model.path / TOKENIZER, self.getInstruction())
+        if instruction_tokens >= max_length - 1:
             raise ValueError(
-                f"the instruction takes {taken} tokens of the limit of {limit}, which leaves no room for a text. "
-                "Shorten the instruction or raise maxSentenceLength."
+                f"the instruction takes {instruction_tokens} tokens of the limit of {max_length}, which leaves no room "
+                "for a text. Shorten the instruction or raise maxSentenceLength."
             )
 
-    def _to_save(self) -> ToSave:
-        prepared = self._prepared()
-        prepared.verify()
-        stage = self.copy().setModel(prepared.name).setPrecision(prepared.precision)
-        own = local_folder(self.getModel())
-        return ToSave(stage, prepared.key, prepared.paths, [prepared.path, *([] if own is None else [own])])
+    def collect_content(self) -> StageContent:
+        """Return what a save has to write; the model is verified first."""
+        model = self.prepare_model()
+        model.verify()
+        stage = self.copy().setModel(model.name).setPrecision(model.precision)
+        folder = local_folder(self.getModel())
+        sources = [model.path] if folder is None else [model.path, folder]
+        return StageContent(stage, model.folder_name, model.paths, sources)
 
-    def _take_files(self, folder: str, pieces: Iterator[tuple[str, bytes]]) -> None:
-        """Put the saved model in the cache, where it is not there already, and point to it.
+    def restore_files(self, folder_name: str, pieces: Iterator[tuple[str, bytes]]) -> None:
+        """Store the saved model in the cache, unless it is there already, and use it.
 
-        It must have the name of its content, or it could take another model's place.
+        Raises ValueError if the files are not the ones that were saved. The folder must have the name of its content:
+        otherwise it could replace another model.
         """
-        final = cache_dir() / folder
+        final = cache_dir() / folder_name
         if not is_prepared(final):
             with publish_folder(final) as new:
-                for name, content in pieces:
+                for name, piece in pieces:
                     with (new / name).open("ab") as file:
-                        file.write(content)
-                _check_saved(new, folder)
-        _check_saved(final, folder)
+                        file.write(piece)
+                _check_saved(new, folder_name)
+        _check_saved(final, folder_name)
         self.setModel(str(final))
 
-    def _transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """`transform` for rows in Python, on the driver."""
+    def transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Do on the driver what `transform` does."""
         if self.getInstructionCol() is not None:
             raise ValueError(
-                "LightPipeline annotates texts alone, so it has no instructionCol; use transform, or setInstruction"
+                "LightPipeline has only texts and therefore no instructionCol; use transform, or setInstruction"
             )
-        prepared = self._prepared()
-        self._check_limits(prepared)
-        cells = [[_with_text(cell) for cell in rows[name]] for name in self.getInputCols()]
-        texts = [[_local_texts(cell) for cell in of_column] for of_column in cells]
-        job = self._job(
-            Shipped(prepared.name, prepared.key, str(prepared.path), None),
-            nested=[any(isinstance(cell, list) for cell in of_column) for of_column in texts],
-            counted=True,
+        model = self.prepare_model()
+        self._check_limits(model)
+        cells = [[_drop_empty(cell) for cell in rows[name]] for name in self.list_inputs()]
+        texts = [[_list_results(cell) for cell in column_cells] for column_cells in cells]
+        job = self._create_job(
+            ModelLocation(model.name, model.folder_name, path=str(model.path), archive=None),
+            nested=[any(isinstance(cell, list) for cell in column_texts) for column_texts in texts],
+            with_counts=True,
         )
-        frame = pd.DataFrame({i: pd.Series(of_column, dtype=object) for i, of_column in enumerate(texts)})
-        embedded = embed_frame(cached_model(str(prepared.path), torch_device(job.device)), job, frame)
-        added = {
-            output: [
-                _local_result(cell, *raw)
-                for cell, *raw in zip(cells[i], *(embedded[f"{kind}{i}"] for kind in "vnt"), strict=True)
-            ]
-            for i, output in enumerate(self._output_names())
-        }
+        frame = pd.DataFrame({i: pd.Series(column_texts, dtype=object) for i, column_texts in enumerate(texts)})
+        loaded = load_cached(HostModel(str(model.path), file_state=""), choose_device(job.device))
+        embedded = embed_frame(loaded, job, frame)
+        added = {}
+        for i, output in enumerate(self.list_outputs()):
+            results = (embedded[name_result(name, i)] for name in (VECTORS, TOKENS, TRUNCATED))
+            added[output] = [_build_cell(*row) for row in zip(cells[i], *results, strict=True)]
         return {**rows, **added}
 
 
-def _check_saved(folder: Path, key: str) -> None:
-    """ValueError where a prepared folder does not hold what a stage saved under this key."""
+def _check_saved(folder: Path, folder_name: str) -> None:
+    """Raise ValueError if a prepared folder does not hold what a stage saved under this name."""
     try:
         model = read_prepared(folder)
         model.verify()
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"the saved model {key} is not what was saved: {error}") from error
-    if model.key != key:
-        raise ValueError(f"the saved model {key} is not what was saved: {folder} holds {model.key}")
+        raise ValueError(f"the saved model {folder_name} is not what was saved: {error}") from error
+    if model.folder_name != folder_name:
+        raise ValueError(f"the saved model {folder_name} is not what was saved: {folder} holds {model.folder_name}")
 
 
-@lru_cache
-def _instruction_length(tokenizer: Path, instruction: str) -> int:
-    """Tokens of an instruction; kept, as reading a tokenizer takes longer than LightPipeline should."""
+@lru_cache  # since reading a tokenizer takes longer than a call of LightPipeline should
+def _count_instruction_tokens(tokenizer: Path, instruction: str) -> int:
     from ..encoder import T5Tokenizer
 
     return T5Tokenizer(tokenizer).instruction_length(instruction)
 
 
-def _texts(field: StructField) -> Column:
-    """What a column hands to the UDF: its texts alone."""
-    if is_annotations(field):
-        return F.transform(_annotations_with_text(field), lambda one: one["result"])
-    return column(field.name)
+def _drop_empty(cell: str | list[Annotation]) -> str | list[Annotation]:
+    """Return a cell of LightPipeline without the annotations that have no text."""
+    return [annotation for annotation in cell if annotation.result] if isinstance(cell, list) else cell
 
 
-def _annotations_with_text(field: StructField) -> Column:
-    return F.filter(column(field.name), lambda one: F.coalesce(F.length(one["result"]) > 0, F.lit(False)))
+def _list_results(cell: str | list[Annotation]) -> str | list[str]:
+    return [annotation.result for annotation in cell] if isinstance(cell, list) else cell
 
 
-def _returned(fields: list[StructField], job: Job) -> StructType:
-    """The UDF's result, as `embed_frames` describes it."""
-    returned = StructType()
-    for i, field in enumerate(fields):
-        nested = isinstance(field.dataType, ArrayType)
-        # An annotation always has a text; an element of array<string> may be null.
-        has_nulls = not is_annotations(field)
-        kinds: dict[str, DataType] = {"v": VECTOR, "n": IntegerType(), "t": BooleanType()}
-        for kind, type_ in kinds.items() if job.counted else [("v", VECTOR)]:
-            returned.add(f"{kind}{i}", ArrayType(type_, has_nulls) if nested else type_)
-    return returned.add("distinct", IntegerType()).add("seconds", DoubleType()) if job.observed else returned
-
-
-def _metrics(fields: list[StructField], raw: Column) -> list[Column]:
-    """What `observe` counts, from the UDF's struct."""
-
-    def of_row(kind: str) -> Column:
-        """The counts of a row's texts in one array; a null text, or array of texts, is a null."""
-        nested = [isinstance(field.dataType, ArrayType) for field in fields]
-        counts = [raw[f"{kind}{i}"] for i in range(len(fields))]
-        return F.concat(
-            *(
-                F.when(one.isNull(), F.array(F.lit(None))).otherwise(one) if is_nested else F.array(one)
-                for one, is_nested in zip(counts, nested, strict=True)
-            )
-        )
-
-    tokens, truncated = of_row("n"), of_row("t")
-    counted = {
-        "nulls": F.size(F.filter(tokens, lambda one: one.isNull())),
-        "texts": F.size(F.filter(tokens, lambda one: one.isNotNull())),
-        "tokens": F.aggregate(tokens, F.lit(0), lambda total, one: total + F.coalesce(one, F.lit(0))),
-        "truncated": F.size(F.filter(truncated, lambda one: one)),
-        "distinct": raw["distinct"],
-    }
-    sums = [F.coalesce(F.sum(count), F.lit(0)).alias(name) for name, count in counted.items()]
-    return [F.count(F.lit(1)).alias("rows"), *sums, F.coalesce(F.sum(raw["seconds"]), F.lit(0.0)).alias("seconds")]
-
-
-def _result(field: StructField, raw: Column, once: Column, i: int) -> Column:
-    """The output column for input column i, from the UDF's struct and the ever true `once`."""
-    vectors = raw[f"v{i}"]
-    if not is_annotations(field):
-        return F.when(once, vectors)
-    counts, truncated = raw[f"n{i}"], raw[f"t{i}"]
-
-    def annotation(one: Column, at: Column) -> Column:
-        no_metadata = F.create_map().cast(METADATA)
-        kept = F.map_filter(F.coalesce(one["metadata"], no_metadata), lambda key, _: ~key.isin("tokens", "truncated"))
-        tokens = F.create_map(F.lit("tokens"), F.get(counts, at).cast("string"))
-        cut = F.when(F.get(truncated, at), F.create_map(F.lit("truncated"), F.lit("true"))).otherwise(no_metadata)
-        return F.struct(
-            F.lit(SENTENCE_EMBEDDINGS).alias("annotatorType"),
-            # Not null after Parquet either, which the cast to the full type asks for.
-            F.coalesce(one["begin"], F.lit(0)).alias("begin"),
-            F.coalesce(one["end"], utf16_length(one["result"]) - 1, F.lit(-1)).alias("end"),
-            one["result"].alias("result"),
-            F.map_concat(kept, tokens, cut).alias("metadata"),
-            F.get(vectors, at).alias("embeddings"),
-        )
-
-    annotations = F.transform(_annotations_with_text(field), annotation).cast(ANNOTATIONS)
-    return F.when(once, annotations).otherwise(F.array().cast(ANNOTATIONS))  # not null where the input is not
-
-
-def _annotator_type(field: StructField) -> dict[str, str]:
-    return {"annotatorType": SENTENCE_EMBEDDINGS} if is_annotations(field) else {}
-
-
-def _with_text(cell: str | list[Annotation]) -> str | list[Annotation]:
-    """A cell of LightPipeline, without the annotations that have no text."""
-    return [one for one in cell if one.result] if isinstance(cell, list) else cell
-
-
-def _local_texts(cell: str | list[Annotation]) -> str | list[str]:
-    return [one.result for one in cell] if isinstance(cell, list) else cell
-
-
-def _local_result(cell: str | list[Annotation], vectors: Any, tokens: Any, truncated: Any) -> list[Any]:
-    """The output for one cell of LightPipeline: a vector as a list of floats, or annotations with theirs."""
+def _build_cell(cell: str | list[Annotation], vectors: Any, tokens: Any, truncated: Any) -> list[Any]:
+    """Return the output for one cell of LightPipeline: a vector as a list of floats, or annotations with vectors."""
     if not isinstance(cell, list):
         return list(vectors.tolist())
     return [
         Annotation(
             SENTENCE_EMBEDDINGS,
-            one.begin,
-            one.end,
-            one.result,
-            {**one.metadata, "tokens": str(count), **({"truncated": "true"} if cut else {})},
+            annotation.begin,
+            annotation.end,
+            annotation.result,
+            {**annotation.metadata, TOKENS: str(count), **({TRUNCATED: "true"} if is_truncated else {})},
             vector.tolist(),
         )
-        for one, vector, count, cut in zip(cell, vectors, tokens, truncated, strict=True)
+        for annotation, vector, count, is_truncated in zip(cell, vectors, tokens, truncated, strict=True)
     ]

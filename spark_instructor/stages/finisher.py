@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pyspark import keyword_only
-from pyspark.ml import Transformer
 from pyspark.ml.linalg import Vectors
+from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from .annotation import (
-    ANNOTATIONS,
-    EMBEDDINGS,
-    check_annotator_type,
-    check_new,
-    check_type,
-    column,
-    input_field,
-    is_annotations,
-    quoted,
-    with_columns,
-)
-from .params import HasCleanAnnotations, HasInputCols, HasOutputAsVector, HasOutputCols
-from .persistence import PersistentStage
+from ..columns import add_columns, check_new_columns, check_type, column, find_field, quote_name
+from .annotation import ANNOTATIONS, EMBEDDINGS, SENTENCE_EMBEDDINGS, check_annotator_type, is_annotations
+from .base import PLAIN_VECTORS, Stage
+from .params import HasInputCols, HasOutputCols, Self
 
 
-class EmbeddingsFinisher(
-    Transformer,
-    HasInputCols,
-    HasOutputCols,
-    HasOutputAsVector,
-    HasCleanAnnotations,
-    PersistentStage,
-):
-    """Takes the vectors out of embeddings annotations, as Spark NLP's does.
+class _EmbeddingsFinisherParams(HasInputCols, HasOutputCols):
+    """Params of `EmbeddingsFinisher`."""
 
-    Each input column gives an ``array<array<float>>``, one vector for each annotation, or with
-    ``outputAsVector`` an array of pyspark.ml vectors. ``outputCols`` are ``finished_<input>`` unless set.
-    ``cleanAnnotations`` drops every annotation column.
+    outputAsVector: Param[bool] = Param(
+        Params._dummy(),
+        "outputAsVector",
+        "whether to return array<vector> instead of array<array<float>>",
+        TypeConverters.toBoolean,
+    )
+    cleanAnnotations: Param[bool] = Param(
+        Params._dummy(), "cleanAnnotations", "whether to drop all annotation columns", TypeConverters.toBoolean
+    )
 
-    `transform` raises ValueError for a missing column, a column that holds no embeddings annotations, an
-    output column that is there already, and where there are not as many output columns as input columns.
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(outputAsVector=False, cleanAnnotations=False)
+
+    def getOutputCols(self) -> list[str]:
+        """Return the names of the output columns; ``finished_<input>`` if they are not set."""
+        return self._get(self.outputCols) or [f"finished_{name}" for name in self.getInputCols()]
+
+    def setOutputAsVector(self: Self, value: bool) -> Self:
+        """Set whether to return pyspark.ml vectors (doubles) instead of arrays of floats."""
+        return self._set(outputAsVector=value)
+
+    def getOutputAsVector(self) -> bool:
+        """Return whether the stage returns pyspark.ml vectors."""
+        return self.getOrDefault(self.outputAsVector)
+
+    def setCleanAnnotations(self: Self, value: bool) -> Self:
+        """Set whether to drop all annotation columns."""
+        return self._set(cleanAnnotations=value)
+
+    def getCleanAnnotations(self) -> bool:
+        """Return whether the stage drops all annotation columns."""
+        return self.getOrDefault(self.cleanAnnotations)
+
+
+class EmbeddingsFinisher(Stage, _EmbeddingsFinisherParams):
+    """Extracts the vectors from columns of embeddings annotations, as Spark NLP's stage does.
+
+    Each input column gives an ``array<array<float>>`` with one vector per annotation, or with ``outputAsVector`` an
+    array of pyspark.ml vectors. ``outputCols`` are ``finished_<input>`` unless they are set. ``cleanAnnotations``
+    drops all annotation columns.
+
+    `transform` raises ValueError if a column is missing or holds no embeddings annotations, if an output column
+    exists already, and if the numbers of input columns and output columns differ.
     """
 
-    __module__ = "spark_instructor"  # the path that saved pipelines name, whatever file holds the class
+    output_kinds: ClassVar = {SENTENCE_EMBEDDINGS: PLAIN_VECTORS}
 
     @keyword_only
     def __init__(
@@ -58,48 +79,57 @@ class EmbeddingsFinisher(
         super().__init__()
         self._set(**self._input_kwargs)
 
-    def getOutputCols(self) -> list[str]:
-        """Names of the output columns: ``finished_<input>`` where they were not set."""
-        return self._get(self.outputCols) or [f"finished_{name}" for name in self.getInputCols()]
+    @property
+    def drops_annotations(self) -> bool:
+        """Whether ``cleanAnnotations`` is set."""
+        return self.getCleanAnnotations()
 
-    def _output_names(self) -> list[str]:
+    def list_inputs(self) -> list[str]:
+        """Return the names of the input columns."""
+        return self.getInputCols()
+
+    def list_outputs(self) -> list[str]:
+        """Return the names of the output columns; raise ValueError if their number is not that of the input columns."""
         inputs, outputs = self.getInputCols(), self.getOutputCols()
         if len(inputs) != len(outputs):
             raise ValueError(
                 f"EmbeddingsFinisher: {len(inputs)} inputCols {inputs} but {len(outputs)} outputCols {outputs}; "
-                "name one output column for each input column"
+                "name one output column per input column"
             )
         return outputs
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         stage = type(self).__name__
-        pairs = list(zip(self.getInputCols(), self._output_names(), strict=True))
-        check_new(dataset, [output for _, output in pairs], stage)
+        pairs = list(zip(self.list_inputs(), self.list_outputs(), strict=True))
+        check_new_columns(dataset, [output for _, output in pairs], stage)
         for name, _ in pairs:
-            field = input_field(dataset, name, stage)
+            field = find_field(dataset, name, stage)
             check_type(field, [ANNOTATIONS], stage)
             check_annotator_type(field, EMBEDDINGS, stage)
-        finished = with_columns(dataset, {output: (self._vectors(column(name)), {}) for name, output in pairs})
-        if not self.getCleanAnnotations():
+        finished = add_columns(dataset, {output: (self._extract_vectors(column(name)), {}) for name, output in pairs})
+        if not self.drops_annotations:
             return finished
-        kept = [field.name for field in finished.schema.fields if not is_annotations(field)]
-        return finished.select(*[quoted(name) for name in kept])
+        remaining = [field.name for field in finished.schema.fields if not is_annotations(field)]
+        return finished.select(*map(quote_name, remaining))
 
-    def _vectors(self, annotations: Column) -> Column:
-        embeddings = F.transform(annotations, lambda one: one["embeddings"])
+    def _extract_vectors(self, annotations: Column) -> Column:
+        embeddings = F.transform(annotations, lambda annotation: annotation["embeddings"])
         if not self.getOutputAsVector():
             return embeddings
-        from pyspark.ml.functions import array_to_vector  # needs a session, as it looks up the JVM on 3.5
+        from pyspark.ml.functions import array_to_vector  # on 3.5 this needs a session, as it looks up the JVM
 
-        # array_to_vector fails on null, and `when` does not keep it from being called.
-        nothing = F.array().cast("array<float>")
-        return F.transform(embeddings, lambda one: F.when(one.isNotNull(), array_to_vector(F.coalesce(one, nothing))))
+        # array_to_vector fails on null, and `when` does not prevent the call.
+        no_floats = F.array().cast("array<float>")
+        return F.transform(
+            embeddings,
+            lambda vector: F.when(vector.isNotNull(), array_to_vector(F.coalesce(vector, no_floats))),
+        )
 
-    def _transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """`transform` for rows in Python; `LightPipeline` itself leaves out what ``cleanAnnotations`` drops."""
-        vector = Vectors.dense if self.getOutputAsVector() else list
+    def transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Do on the driver what `transform` does, except that annotation columns stay."""
+        convert = Vectors.dense if self.getOutputAsVector() else list
         finished = {
-            output: [[vector(one.embeddings) for one in cell] for cell in rows[name]]
-            for name, output in zip(self.getInputCols(), self._output_names(), strict=True)
+            output: [[convert(annotation.embeddings) for annotation in cell] for cell in rows[name]]
+            for name, output in zip(self.list_inputs(), self.list_outputs(), strict=True)
         }
         return {**rows, **finished}

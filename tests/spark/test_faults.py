@@ -241,7 +241,7 @@ def test_a_prepared_folder_is_damaged_between_jobs(spark, tmp_path, damage):
     # One task: where a job fails, Spark 3.5 may hand the closed worker of a killed task to the next job.
     embedded = stage.transform(spark.createDataFrame([("a text",)], "text string").coalesce(1))
     before = embedded.collect()[0].vector
-    weights = stage._prepared().path / WEIGHTS
+    weights = stage.prepare_model().path / WEIGHTS
     content = weights.read_bytes()
     damaged = {"altered": content[:-1] + bytes([content[-1] ^ 1]), "cut short": content[:-9], "gone": None}[damage]
     if damaged is None:

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from vectors import TOLERANCE
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.functions import cosine_similarity, instructor_embed, register
+from spark_instructor.functions import cosine_similarity, instructor_embed, register_instructor_embed
 
 ROWS = [("one text", "Represent it: "), ("another", None), (None, "Represent it: "), ("", "Represent it: ")]
 
@@ -50,7 +50,7 @@ def test_column_function(texts, tiny, wanted):
 
 
 def test_sql(spark, texts, tiny, wanted):
-    register(spark, "embed_text", instruction="Represent it: ", model=str(tiny))
+    register_instructor_embed(spark, "embed_text", instruction="Represent it: ", model=str(tiny))
     embedded = spark.sql("SELECT text, embed_text(text) AS v, embed_text(text, instruction) AS w FROM texts")
     assert_same(embedded.collect(), wanted)
     with pytest.raises(Exception, match="expected a text and perhaps an instruction, got 3 arguments"):
@@ -75,7 +75,7 @@ def test_columns_are_arguments(spark, texts, tiny):
         with pytest.raises(TypeError, match=f"{name} is 'instruction', but .* the column of these second"):
             instructor_embed("text", model=str(tiny), **{name: "instruction"})
     with pytest.raises(TypeError, match="instructionCol is 'instruction'"):
-        register(spark, "embed_text", model=str(tiny), instructionCol="instruction")
+        register_instructor_embed(spark, "embed_text", model=str(tiny), instructionCol="instruction")
     with pytest.raises(Exception, match="expected a column of texts, got a struct of text, instruction"):
         texts.select(instructor_embed(F.struct("text", "instruction"), model=str(tiny))).collect()
 

@@ -10,7 +10,7 @@ from vectors import assert_embedded
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
 from spark_instructor.encoder import InstructorModel
-from spark_instructor.incremental import FINGERPRINT, PART, Changes, _counts, embed_changes, rows_to_embed
+from spark_instructor.incremental import FINGERPRINT, PART, Changes, _count_changes, embed_changes, rows_to_embed
 
 INSTRUCTION = "Represent: "
 PARTS = 2
@@ -192,14 +192,14 @@ def test_a_source_that_moves(spark, stage, target, tiny_model, tmp_path, monkeyp
         return spark.read.schema("id int, text string").json(str(tmp_path / "source.json"))
 
     def counted_and_moved(*args):
-        counts = _counts(*args)
+        counts = _count_changes(*args)
         source_of({1: "moved", 2: "texts"})
         return counts
 
     embed_changes(source_of({1: "a row"}), target, "id", stage, parts=1)
     source = source_of({1: "a row", 2: "texts"})
     with monkeypatch.context() as patched:
-        patched.setattr("spark_instructor.incremental._counts", counted_and_moved)
+        patched.setattr("spark_instructor.incremental._count_changes", counted_and_moved)
         assert embed_changes(source, target, "id", stage) == Changes(new=1, unchanged=1)
     assert_target(spark, target, tiny_model, {1: "a row", 2: "texts"})
     assert embed_changes(source, target, "id", stage) == Changes(changed=1, unchanged=1)
@@ -225,7 +225,7 @@ def test_bad_input(spark, stage, target):
     refused(source, target, stage, "key is empty, expected the name of a column", key=[])
     refused(source, target, stage, "parts is 0, expected at least 1", parts=0)
     refused(source, target, stage.copy().setInputCols("txt"), "there is no column 'txt'")
-    refused(source.withColumn(PART, F.lit(1)), target, stage, "'part' is there already")
+    refused(source.withColumn(PART, F.lit(1)), target, stage, "'part' exists already")
     both = InstructorEmbeddings(model=stage.getModel(), inputCols=["text", "other"], outputCols=["v", "w"])
     refused(
         source,

@@ -37,8 +37,7 @@ def test_stages_start_no_jvm_and_load_no_torch():
     """Defining stages is the driver's work: it needs pyspark, but neither a session nor torch."""
     code = """
 import sys
-from spark_instructor import *
-import spark_instructor
+from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings, LightPipeline
 from pyspark import SparkContext
 assert SparkContext._gateway is None and SparkContext._active_spark_context is None
 print(*{name.partition('.')[0] for name in sys.modules})

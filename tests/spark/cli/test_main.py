@@ -196,7 +196,7 @@ def test_progress(spark, monkeypatch):
             time.sleep(0.3 * frame["id"].sum())  # so that tasks end one by one, whatever the number of slots
             yield frame
 
-    with progress.progress_bar(spark, rows=800, tokens=16000.0, tasks=8):
+    with progress.show_progress(spark, rows=800, tokens=16000.0, tasks=8):
         spark.range(8, numPartitions=8).mapInPandas(slow, "id long").write.format("noop").mode("overwrite").save()
     counts = [n for n, _ in RecordingBar.shown]
     assert counts == sorted(counts)

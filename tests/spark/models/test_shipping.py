@@ -15,7 +15,7 @@ from spark_instructor import InstructorEmbeddings
 from spark_instructor.encoder import prepare
 from spark_instructor.models import shipping
 from spark_instructor.models.prepared import read_prepared
-from spark_instructor.models.shipping import ship
+from spark_instructor.models.shipping import ship_model
 
 JOB = Path(__file__).parent / "shipping_job.py"
 
@@ -44,7 +44,7 @@ def test_executors_of_other_hosts(tiny_model, tmp_path, kind):
     assert not (executors / "hf").exists()
 
     gone = executors / "shared" / model.name
-    assert f"this host does not see the model 'checkpoint' at {gone}" in found["error"]
+    assert f"this host cannot read the model 'checkpoint' at {gone}" in found["error"]
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def model(tiny):
 
 def test_path_or_archive(spark, session_kind, model):
     on_volume = dataclasses.replace(model, path=Path("/Volumes/catalog/schema/volume/model"))
-    assert ship(spark, on_volume).path == str(on_volume.path)
-    assert ship(spark, model, shared=True).path == str(model.path)
-    shipped = ship(spark, model)
-    in_place, archive = (str(model.path), None), (None, f"{model.key}.zip")
-    assert (shipped.path, shipped.archive) == (in_place if session_kind.in_driver else archive)
+    assert ship_model(spark, on_volume).path == str(on_volume.path)
+    assert ship_model(spark, model, shared=True).path == str(model.path)
+    location = ship_model(spark, model)
+    in_place, archive = (str(model.path), None), (None, f"{model.folder_name}.zip")
+    assert (location.path, location.archive) == (in_place if session_kind.in_driver else archive)
 
 
 def test_sent_once(spark, model, monkeypatch):
@@ -68,8 +68,8 @@ def test_sent_once(spark, model, monkeypatch):
     again = dataclasses.replace(model, max_length=11)
     other = dataclasses.replace(model, max_length=12)
     for one in (again, other, again):
-        ship(spark, one)
-    assert archives == [f"{again.key}.zip", f"{other.key}.zip"]
+        ship_model(spark, one)
+    assert archives == [f"{again.folder_name}.zip", f"{other.folder_name}.zip"]
 
 
 def test_a_failed_sending_is_tried_again(spark, model, monkeypatch):
@@ -80,15 +80,15 @@ def test_a_failed_sending_is_tried_again(spark, model, monkeypatch):
     one = dataclasses.replace(model, max_length=13)
     monkeypatch.setattr(shipping, "_send", full)
     with pytest.raises(OSError, match="No space left"):
-        ship(spark, one)
+        ship_model(spark, one)
     sent = []
     monkeypatch.setattr(shipping, "_send", lambda spark, model, archive: sent.append(archive))
-    assert ship(spark, one).archive == sent[0]
+    assert ship_model(spark, one).archive == sent[0]
 
 
 def test_zip_is_stored(model, tmp_path):
     """Weights do not compress, and executors should not spend their time on it."""
-    with zipfile.ZipFile(shipping._zipped(model, tmp_path / "model.zip")) as archive:
+    with zipfile.ZipFile(shipping._zip(model, tmp_path / "model.zip")) as archive:
         assert {one.compress_type for one in archive.infolist()} == {zipfile.ZIP_STORED}
         assert {one.filename: one.file_size for one in archive.infolist()} == {
             path.name: path.stat().st_size for path in model.path.iterdir()
@@ -100,4 +100,4 @@ def test_shared_folder(spark, tiny, tiny_model, tmp_path):
     stage.setSharedFolder(str(tmp_path))
     (row,) = stage.transform(spark.createDataFrame([("a text",)], "text string")).collect()
     assert_embedded(tiny_model, "", ["a text"], [row.vector])
-    assert [path.name for path in tmp_path.iterdir()] == [read_prepared(prepare(tiny)).key]
+    assert [path.name for path in tmp_path.iterdir()] == [read_prepared(prepare(tiny)).folder_name]

@@ -10,7 +10,7 @@ from pyspark.sql.types import StructField
 
 from spark_instructor import DocumentAssembler
 from spark_instructor.stages.annotation import ANNOTATIONS
-from spark_instructor.stages.params import CLEANUP_MODES
+from spark_instructor.stages.assembler import CLEANUPS
 
 # Mode, text, what Spark NLP makes of it. A raw r"\n" is the two characters of an escape, "\n" the newline.
 CLEANED = [
@@ -71,10 +71,10 @@ def utf16_length(text):
 def by_spark(spark, texts):
     """The documents of each mode, as tuples, by one job."""
     documents = spark.createDataFrame([(text,) for text in texts], "text string")
-    for mode in CLEANUP_MODES:
+    for mode in CLEANUPS:
         documents = DocumentAssembler(inputCol="text", outputCol=mode, cleanupMode=mode).transform(documents)
     rows = documents.collect()
-    return {mode: [tuple(one) for row in rows for one in row[mode]] for mode in CLEANUP_MODES}
+    return {mode: [tuple(one) for row in rows for one in row[mode]] for mode in CLEANUPS}
 
 
 def by_twin(texts):
@@ -82,11 +82,11 @@ def by_twin(texts):
     return {
         mode: [
             dataclasses.astuple(one)
-            for (one,) in DocumentAssembler(inputCol="text", cleanupMode=mode)._transform_rows({"text": texts})[
+            for (one,) in DocumentAssembler(inputCol="text", cleanupMode=mode).transform_rows({"text": texts})[
                 "document"
             ]
         ]
-        for mode in CLEANUP_MODES
+        for mode in CLEANUPS
     }
 
 
@@ -124,7 +124,7 @@ def document(text, **metadata):
 
 @pytest.mark.parametrize(("mode", "text", "expected"), CLEANED)
 def test_modes_in_python(mode, text, expected):
-    ((found,),) = DocumentAssembler(inputCol="text", cleanupMode=mode)._transform_rows({"text": [text]})["document"]
+    ((found,),) = DocumentAssembler(inputCol="text", cleanupMode=mode).transform_rows({"text": [text]})["document"]
     assert found.result == expected == SPARK_NLP[mode](text)
 
 
@@ -138,7 +138,7 @@ def test_modes_in_spark(spark):
 def test_spark_python_and_spark_nlp_agree(spark):
     texts = examples(NASTY, 1500)
     found, twin = by_spark(spark, texts), by_twin(texts)
-    for mode in CLEANUP_MODES:
+    for mode in CLEANUPS:
         for i, text in enumerate(texts):
             result = SPARK_NLP[mode](text)
             expected = ("document", 0, utf16_length(result) - 1, result, {"sentence": "0"}, [])
@@ -227,7 +227,7 @@ def test_plan_has_no_udf(two_rows, capsys):
         ({"inputCol": "text", "idCol": "key"}, "DocumentAssembler: there is no column 'key'"),
         ({"inputCol": "text", "metadataCol": "key"}, "DocumentAssembler: there is no column 'key'"),
         ({"inputCol": "text", "metadataCol": "text"}, "'text' is string, expected map<string,string>"),
-        ({"inputCol": "text", "outputCol": "id"}, "DocumentAssembler: the output column 'id' is there already"),
+        ({"inputCol": "text", "outputCol": "id"}, "DocumentAssembler: the output column 'id' exists already"),
     ],
 )
 def test_bad_input(two_rows, params, message):

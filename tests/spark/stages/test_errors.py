@@ -50,10 +50,10 @@ def stage(tiny):
             id="two columns to outputCol",
         ),
         pytest.param({"outputCols": ["a", "b"]}, "1 inputCols ['text'] but 2 output columns", id="more outputCols"),
-        pytest.param({"outputCol": "there"}, "the output column 'there' is there already", id="output column exists"),
-        pytest.param({"outputCol": "text"}, "the output column 'text' is there already", id="output is the input"),
+        pytest.param({"outputCol": "there"}, "the output column 'there' exists already", id="output column exists"),
+        pytest.param({"outputCol": "text"}, "the output column 'text' exists already", id="output is the input"),
         pytest.param(
-            {"inputCols": ["text", "other"], "outputCols": ["a", "a"]}, "'a' is there already", id="same output twice"
+            {"inputCols": ["text", "other"], "outputCols": ["a", "a"]}, "'a' exists already", id="same output twice"
         ),
         pytest.param({"instructionCol": "why"}, "there is no column 'why'", id="no such instructionCol"),
         pytest.param({"instructionCol": "number"}, "'number' is int, expected string", id="wrong instructionCol"),

@@ -6,7 +6,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StructField, StructType
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher
-from spark_instructor.stages.annotation import ANNOTATIONS, SENTENCE_EMBEDDINGS, VECTOR
+from spark_instructor.columns import VECTOR
+from spark_instructor.stages.annotation import ANNOTATIONS, SENTENCE_EMBEDDINGS
 
 
 def embedded(*vectors):
@@ -86,8 +87,8 @@ def test_after_parquet(annotated, tmp_path):
         ({"inputCols": ["body"]}, "EmbeddingsFinisher: there is no column 'body'; the columns are id, title, my.body"),
         ({"inputCols": ["text"]}, "EmbeddingsFinisher: column 'text' is string, expected array of annotations"),
         ({"inputCols": ["document"]}, "'document' has the annotatorType 'document', expected sentence_embeddings or"),
-        ({"inputCols": ["title"], "outputCols": ["id"]}, "the output column 'id' is there already"),
-        ({"inputCols": ["title", "my.body"], "outputCols": ["a", "a"]}, "the output column 'a' is there already"),
+        ({"inputCols": ["title"], "outputCols": ["id"]}, "the output column 'id' exists already"),
+        ({"inputCols": ["title", "my.body"], "outputCols": ["a", "a"]}, "the output column 'a' exists already"),
     ],
 )
 def test_bad_input(annotated, params, message):

@@ -204,15 +204,15 @@ def test_two_models_of_one_name(spark, tmp_path):
 def test_pieces_and_batches(spark, tiny, path, tmp_path, monkeypatch):
     """A model of several batches of several pieces comes back byte for byte."""
     monkeypatch.setattr("spark_instructor.stages.persistence._PIECE_BYTES", 1 << 16)
-    monkeypatch.setattr("spark_instructor.stages.persistence._PIECES_A_BATCH", 5)
+    monkeypatch.setattr("spark_instructor.stages.persistence._PIECES_PER_BATCH", 5)
     stage = embedder(tiny)
     stage.save(path)
     assert len([one for one in files_of(path).glob("files/*") if one.is_dir()]) > 1
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     loaded = InstructorEmbeddings.load(path)
     assert loaded.getModel().startswith(str(tmp_path))
-    assert loaded._prepared().files == stage._prepared().files
-    loaded._prepared().verify()
+    assert loaded.prepare_model().file_hashes == stage.prepare_model().file_hashes
+    loaded.prepare_model().verify()
 
 
 def test_interrupted(spark, tiny, path):
@@ -247,7 +247,7 @@ def test_what_load_refuses(spark, tiny, path, tmp_path, monkeypatch):
     own = prepare(tiny)
     stranger = prepare(write_checkpoint(tmp_path / "tiny", seed=1), into=tmp_path / "stranger")
     manifest = json.loads((stranger / MANIFEST).read_text())
-    (stranger / MANIFEST).write_text(json.dumps({**manifest, "hash": stage._prepared().hash}))
+    (stranger / MANIFEST).write_text(json.dumps({**manifest, "hash": stage.prepare_model().hash}))
     embedder(stranger).write().overwrite().save(path)
     edit_metadata(path, files={"folder": own.name, "batches": 1})
     shutil.rmtree(own)

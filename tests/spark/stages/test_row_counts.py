@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.functions import pandas_udf
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.stages import embeddings as annotator
+from spark_instructor.stages import embeddings
 
 ROWS = 12
 
@@ -34,10 +34,11 @@ ROWS = 12
 def embedded(monkeypatch, tmp_path):
     """Runs an action and gives the number of rows that the stage's UDF was handed, in all workers together."""
     log = tmp_path / "rows"
-    path, original = str(log), annotator.embedding_udf
+    path, original = str(log), embeddings.create_stage_udf
 
-    def counting_udf(job, returns):
-        embed = original(job, returns).func
+    def create_counting_udf(job, has_null_texts):
+        udf = original(job, has_null_texts)
+        embed, returns = udf.func, udf.returnType
 
         def count(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
             def counted():
@@ -55,7 +56,7 @@ def embedded(monkeypatch, tmp_path):
         action()
         return sum(map(int, log.read_text().split()))
 
-    monkeypatch.setattr(annotator, "embedding_udf", counting_udf)
+    monkeypatch.setattr(embeddings, "create_stage_udf", create_counting_udf)
     return rows_of
 
 

@@ -11,7 +11,8 @@ import pytest
 from processes import run_python
 
 from spark_instructor import cli
-from spark_instructor.cli.main import _check_kept, _one_line
+from spark_instructor.cli.embed import _check_overwrite
+from spark_instructor.cli.main import _summarize
 from spark_instructor.encoder import InstructorModel, prepare
 from spark_instructor.models.prepared import read_prepared
 
@@ -69,7 +70,7 @@ def test_search_skips_nulls_and_zeros(capsys, model, tiny, tmp_path):
     ("change", "says"),
     [
         (["--vector-col", "v"], "has no column 'v'; it has id, text, vector"),
-        (["--precision", "bfloat16"], "vectors of two models have nothing to do with each other"),
+        (["--precision", "bfloat16"], "vectors of different models cannot be compared"),
         (["--model", "instructor_tiny"], "was embedded with"),
     ],
 )
@@ -84,7 +85,7 @@ def test_search_of_what_does_not_say_its_model(capsys, model, tiny, tmp_path):
     assert "does not say which model embedded it; pass --model" in run(capsys, "search", folder, "a")[2]
     assert run(capsys, "search", folder, "a", "--model", tiny)[0] == 0
     narrow = written(tmp_path / "y", [[1.0, 2.0]] * 4)
-    assert "have 2 floats, the model's 64" in run(capsys, "search", narrow, "a", "--model", tiny)[2]
+    assert "have 2 floats and those of the model 64" in run(capsys, "search", narrow, "a", "--model", tiny)[2]
 
 
 def test_search_of_two_models(capsys, embedded, model):
@@ -98,7 +99,7 @@ def test_search_of_two_models(capsys, embedded, model):
     assert fingerprinted(own, own, own, None)[0] == 0
     code, out, err = fingerprinted(own, own, own, other)
     assert (code, out) == (1, "")
-    assert "has rows of more than one model" in err and "run embed_changes to its end" in err
+    assert "contains rows of more than one model" in err and "Run embed_changes again" in err
     assert fingerprinted("a column", "of", "this name", "of another")[0] == 0
     assert fingerprinted(1, 2, 3, 4)[0] == 0
 
@@ -112,7 +113,7 @@ def test_prepare_and_models(capsys, tiny, tmp_path):
     code, out, _ = run(capsys, "prepare", tiny, "--precision", "int8", "--into", tmp_path / "int8")
     assert code == 0
     assert read_prepared(tmp_path / "int8").precision == "int8"
-    assert out.startswith(f"{tmp_path}/int8\ntiny in int8, 64 floats a text")
+    assert out.startswith(f"{tmp_path}/int8\ntiny in int8, 64 floats per text")
 
     made = prepare(tiny, "bfloat16")
     _, table, _ = run(capsys, "models")
@@ -184,8 +185,8 @@ def test_what_an_overwrite_would_remove(tmp_path, monkeypatch, output, one, remo
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
     output, one = output.format(cwd=tmp_path), one.format(cwd=tmp_path)
-    with pytest.raises(ValueError, match="--overwrite would remove the input") if removed else nullcontext():
-        _check_kept(output, [one])
+    with pytest.raises(ValueError, match="--overwrite would delete the input") if removed else nullcontext():
+        _check_overwrite(output, [one])
 
 
 def test_one_line_of_a_spark_error():
@@ -194,13 +195,13 @@ Traceback (most recent call last):
   File "worker.py", line 1, in main
 RuntimeError: device is 'cuda', but torch
 """
-    assert _one_line(Exception(said)) == "device is 'cuda', but torch"
+    assert _summarize(Exception(said)) == "device is 'cuda', but torch"
     jvm = "An error occurred while calling o31.load.\n: org.apache.spark.SparkException: Not a Parquet file.\nMend it."
     for stack in (
         "\n\tat org.apache.spark.X\n\tat java.Y",
         "\n\nJVM stacktrace:\norg.apache.spark.SparkException\n\tat X",
     ):
-        assert _one_line(Exception(jvm + stack)) == " ".join(jvm.split())
+        assert _summarize(Exception(jvm + stack)) == " ".join(jvm.split())
     cause = "\n\tat X\nCaused by: java.lang.RuntimeException: in.txt is not a Parquet file\n\tat Y\n\t... 1 more"
-    assert _one_line(Exception(jvm + cause)) == "in.txt is not a Parquet file"
-    assert "JDK 17" in _one_line(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))
+    assert _summarize(Exception(jvm + cause)) == "in.txt is not a Parquet file"
+    assert "JDK 17" in _summarize(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))

@@ -175,7 +175,7 @@ class TestFromPretrained:
 
     def test_revision_is_asked_of_the_hub(self, monkeypatch, tiny):
         asked = []
-        monkeypatch.setattr("spark_instructor.models.registry._from_hub", lambda *args: asked.append(args) or tiny)
+        monkeypatch.setattr("spark_instructor.models.registry._download", lambda *args: asked.append(args) or tiny)
         assert InstructorModel.from_pretrained("owner/model", "v1").dimension == 64
         assert InstructorModel.from_pretrained("instructor_base").dimension == 64
         assert asked == [("owner/model", "v1"), ("hkunlp/instructor-base", None)]

@@ -41,7 +41,7 @@ def target():
         db_name="",
         collection="c",
         dimension=2,
-        longest={"text": 5},
+        max_bytes={"text": 5},
         batch_size=2,
         skip_invalid=True,
         retries=3,
@@ -94,13 +94,13 @@ def test_a_sliced_batch_keeps_vectors_with_their_ids(target, use):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ((7, [NAN, 1.0], "a"), "'vector' holds NaN"),
-        ((7, [1.0, -INFINITY], "a"), "'vector' holds NaN, an infinity"),
-        ((7, [None, 1.0], "a"), "'vector' holds NaN, an infinity or null"),
+        ((7, [NAN, 1.0], "a"), "'vector' contains NaN"),
+        ((7, [1.0, -INFINITY], "a"), "'vector' contains NaN, an infinity"),
+        ((7, [None, 1.0], "a"), "'vector' contains NaN, an infinity or null"),
         ((7, [0.0, -0.0], "a"), "'vector' is zero"),
-        ((7, [1.0], "a"), "'vector' has 1 floats, the collection's vectors 2"),
+        ((7, [1.0], "a"), "'vector' has 1 floats, but the collection's vectors have 2"),
         ((7, [], "a"), "'vector' has 0 floats"),
-        ((7, [1.0, 1.0], "ééé"), "'text' has 6 bytes, its field takes 5"),
+        ((7, [1.0, 1.0], "ééé"), "'text' has 6 bytes, but its field holds at most 5"),
     ],
 )
 def test_invalid_rows(target, use, row, says):

@@ -1,24 +1,29 @@
-"""Finding the model on a host, and telling whether it is what was prepared."""
+"""Finding the model on a host, and checking that it is what was prepared."""
 
 import dataclasses
 import multiprocessing
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from spark_instructor.encoder import InstructorModel, prepare
 from spark_instructor.models import prepared as prepared_module
-from spark_instructor.models.host_cache import Shipped, locate, verified
+from spark_instructor.models.host_cache import ModelLocation, _verify_once, locate_model
 from spark_instructor.models.prepared import MANIFEST, TOKENIZER, WEIGHTS, read_prepared
 
 
-def shipped(prepared, path=None, archive=None):
+def location_of(prepared, path=None, archive=None):
     model = read_prepared(prepared)
-    return Shipped(name=model.name, key=model.key, path=path and str(path), archive=archive)
+    return ModelLocation(name=model.name, folder_name=model.folder_name, path=path and str(path), archive=archive)
 
 
-class TestLocate:
+def locate(location):
+    return Path(locate_model(location).folder)
+
+
+class TestLocateModel:
     @pytest.fixture
     def sent(self, tiny, tmp_path, monkeypatch):
         """A model that Spark unpacked for this executor, on a host whose cache is cold."""
@@ -30,19 +35,19 @@ class TestLocate:
         monkeypatch.setattr(SparkFiles, "getRootDirectory", lambda: str(root))
         prepared = prepare(tiny)
         shutil.copytree(prepared, root / "model.zip")
-        return shipped(prepared, archive="model.zip")
+        return location_of(prepared, archive="model.zip")
 
     def test_a_shared_path_is_used_in_place(self, tiny):
         prepared = prepare(tiny)
-        assert locate(shipped(prepared, path=prepared)) == prepared
+        assert locate(location_of(prepared, path=prepared)) == prepared
 
     def test_a_shared_path_that_is_not_here(self, tiny, tmp_path):
-        with pytest.raises(FileNotFoundError, match=rf"does not see the model 'tiny' at {tmp_path}/gone"):
-            locate(shipped(prepare(tiny), path=tmp_path / "gone"))
+        with pytest.raises(FileNotFoundError, match=rf"cannot read the model 'tiny' at {tmp_path}/gone"):
+            locate(location_of(prepare(tiny), path=tmp_path / "gone"))
 
     def test_an_archive_goes_to_the_hosts_cache(self, sent, tmp_path):
         kept = locate(sent)
-        assert kept.is_relative_to(tmp_path / "tmp") and kept.name == sent.key
+        assert kept.is_relative_to(tmp_path / "tmp") and kept.name == sent.folder_name
         read_prepared(kept).verify()
         shutil.rmtree(tmp_path / "spark")  # the executor's own folder goes when it ends
         assert locate(sent) == kept
@@ -80,7 +85,7 @@ class TestLocate:
     def test_an_altered_archive_is_never_used(self, sent, tmp_path):
         flip_last_byte(tmp_path / "spark" / "model.zip" / WEIGHTS)
         with pytest.raises(ValueError, match=f"{WEIGHTS} was changed after it was prepared"):
-            verified(str(locate(sent)))
+            locate(sent)
 
     def test_half_an_archive_is_never_used(self, sent, tmp_path):
         (tmp_path / "spark" / "model.zip" / WEIGHTS).unlink()
@@ -102,9 +107,9 @@ class TestLocate:
         for one in workers:
             one.join()
         (cache,) = (tmp_path / "tmp").iterdir()
-        assert folders == {str(cache / sent.key)}
-        assert {path for path in cache.iterdir() if path.is_dir()} == {cache / sent.key}
-        read_prepared(cache / sent.key).verify()
+        assert folders == {str(cache / sent.folder_name)}
+        assert {path for path in cache.iterdir() if path.is_dir()} == {cache / sent.folder_name}
+        read_prepared(cache / sent.folder_name).verify()
 
     @pytest.mark.parametrize("as_link", [False, True])
     def test_a_cache_of_another_user(self, sent, tmp_path, monkeypatch, as_link):
@@ -119,7 +124,11 @@ class TestLocate:
             locate(sent)
 
 
-class TestVerified:
+def verify(folder):
+    return _verify_once(str(folder)).file_state
+
+
+class TestVerifyOnce:
     @pytest.fixture
     def folder(self, tiny, tmp_path, monkeypatch):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -129,33 +138,33 @@ class TestVerified:
     def hashed(self, monkeypatch):
         """The files that were hashed."""
         files = []
-        hash_file = prepared_module.file_hash
-        monkeypatch.setattr(prepared_module, "file_hash", lambda path: files.append(path.name) or hash_file(path))
+        hash_file = prepared_module.hash_file
+        monkeypatch.setattr(prepared_module, "hash_file", lambda path: files.append(path.name) or hash_file(path))
         return files
 
-    def test_hashed_once_a_host(self, folder, hashed):
-        assert verified(str(folder)) == verified(str(folder))
+    def test_hashed_once_per_host(self, folder, hashed):
+        assert verify(folder) == verify(folder)
         assert sorted(hashed) == [WEIGHTS, TOKENIZER]
 
     @pytest.mark.parametrize("file", [TOKENIZER, WEIGHTS])
     def test_altered_between_jobs(self, folder, file):
-        verified(str(folder))
+        verify(folder)
         flip_last_byte(folder / file)
         for _ in range(2):
             with pytest.raises(ValueError, match=f"{folder / file} was changed after it was prepared.*Delete"):
-                verified(str(folder))
+                verify(folder)
 
     def test_a_newer_time_alone_is_no_alteration(self, folder, hashed):
-        before = verified(str(folder))
+        before = verify(folder)
         os.utime(folder / WEIGHTS, (1, 1))
-        assert verified(str(folder)) != before
+        assert verify(folder) != before
         assert len(hashed) == 4
 
     def test_a_process_that_died_while_it_noted_the_state(self, folder, tmp_path, hashed):
-        state = verified(str(folder))
+        state = verify(folder)
         (seen,) = tmp_path.glob("spark_instructor-*/*.verified")
         seen.write_text(state[: len(state) // 2])
-        assert verified(str(folder)) == state
+        assert verify(folder) == state
         assert len(hashed) == 4
 
 

@@ -30,14 +30,17 @@ class TestRead:
         model = read_prepared(prepared)
         assert (model.path, model.name, model.precision, model.dimension) == (prepared, "model", "float32", 24)
         assert model.architecture.num_layers == 1
-        assert model.key == f"model-float32-{model.digest[:16]}"
+        assert model.folder_name == f"model-float32-{model.content_hash[:16]}"
 
     def test_key_is_of_the_content(self, prepared):
         """A folder may say any hash of itself, and still not be taken for another model."""
         model = read_prepared(prepared)
-        assert dataclasses.replace(model, hash="0" * 64).key == model.key
-        assert dataclasses.replace(model, max_length=99).key != model.key
-        assert dataclasses.replace(model, files={**model.files, "tokenizer.json": "0" * 64}).key != model.key
+        assert dataclasses.replace(model, hash="0" * 64).folder_name == model.folder_name
+        assert dataclasses.replace(model, max_length=99).folder_name != model.folder_name
+        assert (
+            dataclasses.replace(model, file_hashes={**model.file_hashes, "tokenizer.json": "0" * 64}).folder_name
+            != model.folder_name
+        )
 
     @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "prepared.json"])
     def test_missing_file(self, prepared, name):

@@ -13,7 +13,7 @@ from fake_hub import FakeHub
 
 from spark_instructor import known_models
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.models.registry import _from_hub, checkpoint_folder, is_cached
+from spark_instructor.models.registry import _download, checkpoint_folder, is_cached
 
 REPOSITORY = "someone/instructor-small"
 
@@ -59,7 +59,7 @@ class TestNames:
     )
     def test_what_is_asked_of_the_hub(self, monkeypatch, tmp_path, name, hub_id):
         asked = []
-        monkeypatch.setattr("spark_instructor.models.registry._from_hub", lambda *args: asked.append(args) or tmp_path)
+        monkeypatch.setattr("spark_instructor.models.registry._download", lambda *args: asked.append(args) or tmp_path)
         assert checkpoint_folder(name, "v1") == tmp_path
         assert asked == [(hub_id, "v1")]
 
@@ -202,4 +202,4 @@ class TestHub:
         """Only a download needs it."""
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(ImportError, match=r"pip install 'spark-instructor-embeddings\[hub\]'"):
-            _from_hub(REPOSITORY, "of this test")
+            _download(REPOSITORY, "of this test")

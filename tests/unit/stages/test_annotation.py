@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from spark_instructor import Annotation
 from spark_instructor.stages.annotation import (
@@ -12,10 +12,7 @@ from spark_instructor.stages.annotation import (
     DOCUMENT,
     EMBEDDINGS,
     check_annotator_type,
-    check_type,
     is_annotations,
-    quoted,
-    same_type,
 )
 
 # Spark NLP's, as its JVM writes it.
@@ -57,17 +54,9 @@ def test_annotations_are_equal_by_value():
 def test_types_are_compared_without_nullability():
     nullable = StructType([StructField(one.name, one.dataType, True) for one in ANNOTATION])
     assert is_annotations(field(ArrayType(nullable, False)))
-    assert same_type(ArrayType(FloatType(), True), ArrayType(FloatType(), False))
     renamed = StructType([StructField(f"{one.name}_", one.dataType) for one in ANNOTATION])
     for other in (ANNOTATION, ArrayType(renamed), ArrayType(StructType(ANNOTATION.fields[:5])), StringType()):
         assert not is_annotations(field(other))
-
-
-def test_wrong_type_names_the_column():
-    check_type(field(StringType()), [StringType(), ANNOTATIONS], "Stage")
-    message = "Stage: column 'column' is array<float>, expected string or array of annotations"
-    with pytest.raises(ValueError, match=message):
-        check_type(field(ArrayType(FloatType())), [StringType(), ANNOTATIONS], "Stage")
 
 
 def test_annotator_type_may_be_missing_but_not_wrong():
@@ -76,7 +65,3 @@ def test_annotator_type_may_be_missing_but_not_wrong():
     message = "column 'column' has the annotatorType 'token', expected sentence_embeddings or word_embeddings"
     with pytest.raises(ValueError, match=message):
         check_annotator_type(field(ANNOTATIONS, annotatorType="token"), EMBEDDINGS, "Stage")
-
-
-def test_quoted_names():
-    assert [quoted(name) for name in ("text", "a.b c", "back`tick")] == ["`text`", "`a.b c`", "`back``tick`"]

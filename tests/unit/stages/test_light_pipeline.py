@@ -169,7 +169,9 @@ def test_unsupported_stage(stage):
 
 @pytest.mark.parametrize("not_fitted", [Pipeline(stages=[assembler()]), assembler()])
 def test_not_a_pipeline_model(not_fitted):
-    with pytest.raises(TypeError, match=f"takes the PipelineModel of Pipeline.fit, not a {type(not_fitted).__name__}"):
+    with pytest.raises(
+        TypeError, match=f"takes the PipelineModel that Pipeline.fit returns, not a {type(not_fitted).__name__}"
+    ):
         LightPipeline(not_fitted)
 
 
@@ -178,13 +180,13 @@ def test_stages_that_do_not_fit_together(tiny):
     finish_dropped = finisher(outputCols="again")
     for stages, message in [
         ([], "needs a pipeline with stages"),
-        ([assembler(), embedder(tiny, inputCols="document")], "no column 'document'; .* texts to 'text' alone"),
-        ([two_columns], "no column 'title'; .* texts to 'text' alone"),
+        ([assembler(), embedder(tiny, inputCols="document")], "no column 'document'; .* texts only to 'text'"),
+        ([two_columns], "no column 'title'; .* texts only to 'text'"),
         ([assembler(), embedder(tiny), finisher(cleanAnnotations=True), finish_dropped], "no column 'instructor'"),
         ([assembler(), finisher(inputCols="documents")], "'documents' holds document, expected sentence_embeddings"),
         ([embedder(tiny, inputCols="text"), finisher()], "'instructor' holds vectors, expected sentence_embeddings"),
         ([assembler(), assembler(inputCol="documents", outputCol="d")], "'documents' holds document, expected text"),
-        ([assembler(), assembler()], "the output column 'documents' is there already"),
+        ([assembler(), assembler()], "the output column 'documents' exists already"),
         ([assembler(), embedder(tiny), finisher(outputCols=["a", "b"])], "1 inputCols .* but 2 outputCols"),
         ([DocumentAssembler()], "needs inputCol"),
     ]:

@@ -1,5 +1,7 @@
 """Params of all stages: defaults, setters, getters, keyword constructors and what they refuse."""
 
+import pickle
+
 import pytest
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
@@ -138,9 +140,17 @@ def test_finished_columns_have_default_names():
 def test_explain_params(stage):
     explained = stage().explainParams()
     assert all(f"{name}: " in explained for owner, name, *_ in PARAMS if owner is stage)
-    assert "device: auto, cpu or cuda; resolved on the executor (default: auto, current: cpu)" in (
+    assert "device: auto, cpu or cuda; the executor resolves auto (default: auto, current: cpu)" in (
         InstructorEmbeddings(device="cpu").explainParams()
     )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_pickle(stage):
+    original = stage()
+    copied = pickle.loads(pickle.dumps(original))
+    assert type(copied) is stage
+    assert copied.explainParams() == original.explainParams()
 
 
 def test_copies_are_apart():

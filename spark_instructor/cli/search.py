@@ -1,0 +1,33 @@
+"""``spark-instructor search``: find the rows that are nearest to a question."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import Any
+
+
+def run_search(arguments: argparse.Namespace) -> None:
+    """Embed the question with the model of the file and print the nearest rows."""
+    from ..encoder import InstructorModel
+    from ..search import check_model, find_nearest, open_parquet, read_provenance
+
+    dataset = open_parquet(arguments.input, arguments.vector_col)
+    provenance = read_provenance(dataset, arguments.vector_col)
+    name = arguments.model or provenance.get("model")
+    if name is None:
+        raise ValueError(f"{arguments.input} does not say which model embedded it; pass --model")
+    model = InstructorModel.from_pretrained(
+        name,
+        arguments.revision or provenance.get("revision"),
+        arguments.precision or provenance.get("precision", "float32"),
+    )
+    check_model(dataset, arguments.vector_col, model.prepared, arguments.input)
+    (query,) = model.encode(arguments.instruction, [arguments.question])
+    for rank, hit in enumerate(find_nearest(dataset, arguments.vector_col, query, arguments.top), 1):
+        print(f"{rank:>3}. {hit.similarity:.3f}  " + _format_row(hit.row))
+
+
+def _format_row(row: dict[str, Any]) -> str:
+    values = (f"{name}: {textwrap.shorten(str(value), 100, placeholder=' ...')}" for name, value in row.items())
+    return "\n            ".join(values)

@@ -1,0 +1,109 @@
+"""Searching a Parquet folder of vectors on the driver: which model embedded it, and the rows nearest to a vector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from .incremental import FINGERPRINT, fingerprint_prefix
+from .models.prepared import PreparedModel
+from .stages.embeddings import PROVENANCE
+
+_SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
+
+
+class Hit(NamedTuple):
+    """A row that a search found."""
+
+    similarity: float
+    """Cosine similarity to the query."""
+    row: dict[str, Any]
+    """The columns of the row except its vector."""
+
+
+def open_parquet(path: str, vector_col: str) -> ds.Dataset:
+    """Open a Parquet file or folder.
+
+    Raises FileNotFoundError if it does not exist, and ValueError if it has no column ``vector_col``.
+    """
+    try:
+        dataset = ds.dataset(path, format="parquet")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file or folder {path}") from None
+    if vector_col not in dataset.schema.names:
+        raise ValueError(f"{path} has no column {vector_col!r}; it has {', '.join(dataset.schema.names)}")
+    return dataset
+
+
+def read_provenance(dataset: ds.Dataset, vector_col: str) -> dict[str, str]:
+    """Return what `InstructorEmbeddings` wrote about its model into the metadata of a column.
+
+    The keys are model, revision, precision, instruction and hash, as far as they are known. The dict is empty if
+    something else wrote the column.
+    """
+    schema = json.loads((dataset.schema.metadata or {}).get(_SPARK_SCHEMA, b'{"fields": []}'))
+    metadata = {field["name"]: field["metadata"] for field in schema["fields"]}
+    provenance: dict[str, str] = metadata.get(vector_col, {}).get(PROVENANCE, {})
+    return provenance
+
+
+def check_model(dataset: ds.Dataset, vector_col: str, model: PreparedModel, path: str | Path) -> None:
+    """Raise ValueError if a model did not embed all vectors of a column."""
+    provenance = read_provenance(dataset, vector_col)
+    if provenance.get("hash", model.hash) != model.hash:
+        raise ValueError(
+            f"{path} was embedded with {provenance['model']} in {provenance['precision']}, and {model.name} in "
+            f"{model.precision} is another model; vectors of different models cannot be compared"
+        )
+    if FINGERPRINT in dataset.schema.names and _list_prefixes(dataset) - {fingerprint_prefix(model)}:
+        raise ValueError(
+            f"{path} contains rows of more than one model, as embed_changes leaves them if it is interrupted, and "
+            "vectors of different models cannot be compared. Run embed_changes again."
+        )
+
+
+def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
+    """Return the ``k`` rows whose vectors are most similar to a query, best first; null vectors are ignored.
+
+    ``query`` is a unit vector, float32 (dimension,). Only one record batch is in memory at a time.
+
+    Raises ValueError if the vectors and the query differ in width.
+    """
+    hits: list[Hit] = []
+    for batch in dataset.to_batches():
+        batch = batch.filter(batch.column(vector_col).is_valid())
+        if not batch.num_rows:
+            continue
+        vectors = batch.column(vector_col).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+        if vectors.shape[1] != len(query):
+            raise ValueError(
+                f"the vectors of {vector_col!r} have {vectors.shape[1]} floats and those of the model {len(query)}: "
+                "pass the --model that embedded them"
+            )
+        similarities = vectors @ query / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
+        nearest = np.argsort(-similarities)[:k]
+        rows = batch.drop_columns([vector_col]).take(pa.array(nearest)).to_pylist()
+        hits += map(Hit, similarities[nearest].tolist(), rows)
+        hits = sorted(hits, key=lambda hit: -hit.similarity)[:k]
+    return hits
+
+
+def _list_prefixes(dataset: ds.Dataset) -> set[str]:
+    """Return how the fingerprints of `embed_changes` begin, one prefix per model.
+
+    The set is empty if the column of this name holds something else.
+    """
+    if dataset.schema.field(FINGERPRINT).type != pa.string():
+        return set()
+    prefixes: set[str] = set()
+    for batch in dataset.to_batches(columns=[FINGERPRINT]):
+        matches = pc.extract_regex(batch.column(0), r"^(?P<prefix>[0-9a-f]{16}-)[0-9a-f]{64}$")
+        prefixes.update(matches.drop_null().field("prefix").unique().to_pylist())
+    return prefixes

@@ -1,0 +1,52 @@
+"""The base class of all stages."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pyspark.ml import Transformer
+
+from .persistence import PersistentStage
+
+TEXT = "text"
+"""Kind of a column that holds texts, for `Stage.output_kinds`."""
+PLAIN_VECTORS = "vectors"
+"""Kind of a column that holds vectors without annotations, for `Stage.output_kinds`."""
+
+
+class Stage(Transformer, PersistentStage):
+    """A Transformer that appends columns, to a DataFrame or to rows on the driver, and that can be saved.
+
+    Subclasses implement `list_inputs`, `list_outputs`, `transform_rows` and Spark ML's ``_transform``.
+    """
+
+    output_kinds: ClassVar[dict[str, str]]
+    """For each kind of column that the stage reads, the kind that it creates. A kind is the annotatorType of a
+    column of annotations, or one of `TEXT` and `PLAIN_VECTORS`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__module__ = "spark_instructor"  # saved pipelines contain this path, whichever file holds the class
+
+    @property
+    def drops_annotations(self) -> bool:
+        """Whether the stage drops all annotation columns after it has read them."""
+        return False
+
+    def list_inputs(self) -> list[str]:
+        """Return the names of the input columns; raise ValueError if they are not set."""
+        raise NotImplementedError
+
+    def list_outputs(self) -> list[str]:
+        """Return the names of the output columns, one per input column.
+
+        Raises ValueError if they are not set or if their number differs from the number of input columns.
+        """
+        raise NotImplementedError
+
+    def transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Do on the driver what `transform` does: return the columns of ``rows`` and the output columns.
+
+        A column is a list with one cell per row: a str, a list of `Annotation`, or a list of vectors.
+        """
+        raise NotImplementedError

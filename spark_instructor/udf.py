@@ -1,0 +1,89 @@
+"""From the driver to the executors: what a task calls, and the pandas UDFs that embed columns of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+from pyspark.sql.pandas.functions import pandas_udf
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DoubleType,
+    IntegerType,
+    StructType,
+)
+
+from .columns import VECTOR
+from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_result
+
+_HOW_TO_INSTALL = (
+    "The Python workers of the executors need spark-instructor-embeddings and its packages (torch, tokenizers, "
+    "safetensors), like the driver. Databricks: run %pip install spark-instructor-embeddings in the notebook, or add "
+    "it to the serverless environment. Other clusters: install it on every node, or send a packed environment "
+    "(venv-pack, then spark.archives=env.tar.gz#env and PYSPARK_PYTHON=./env/bin/python)."
+)
+
+
+def on_executor(function: str, arguments: dict[str, Any]) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    """Return what a task calls with its batches: ``function`` of this package, with ``arguments`` and the batches.
+
+    ``function`` is a dotted name such as "worker.embed_frames". The returned function is pickled by value and holds
+    only plain values, so a worker that lacks this package gets far enough to say so.
+    """
+    how_to_install = _HOW_TO_INSTALL
+
+    def call(batches: Iterator[Any]) -> Iterator[Any]:
+        from importlib import import_module
+
+        module, _, name = function.rpartition(".")
+        try:
+            results = getattr(import_module(f"spark_instructor.{module}"), name)(arguments, batches)
+        except ImportError as error:
+            raise ImportError(f"{error}. {how_to_install}", name=error.name) from error
+        yield from results
+
+    return call
+
+
+def create_stage_udf(job: Job, has_null_texts: Iterable[bool]) -> Any:
+    """Return the pandas UDF of a stage.
+
+    It takes a struct with one column of texts per input column, and the column of instructions if the rows have
+    their own. It returns a struct; see `create_result_type`.
+    """
+    call = on_executor("worker.embed_frames", dataclasses.asdict(job))
+
+    def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        return call(frames)
+
+    # The stubs of pandas_udf do not know that it can infer the kind of UDF from type hints.
+    return pandas_udf(embed, create_result_type(job, has_null_texts))  # type: ignore[call-overload]
+
+
+def create_expression_udf(job: Job) -> Any:
+    """Return the pandas UDF for expressions: it takes texts, or texts and instructions, and returns vectors."""
+    call = on_executor("worker.embed_series", dataclasses.asdict(job))
+
+    def embed(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
+        return call(batches)
+
+    return pandas_udf(embed, VECTOR)  # type: ignore[call-overload]
+
+
+def create_result_type(job: Job, has_null_texts: Iterable[bool]) -> StructType:
+    """Return the SQL type of what `worker.embed_frames` returns.
+
+    ``has_null_texts`` says for each input column whether an array of its texts may contain nulls.
+    """
+    types: dict[str, DataType] = {VECTORS: VECTOR}
+    if job.with_counts:
+        types |= {TOKENS: IntegerType(), TRUNCATED: BooleanType()}
+    result = StructType()
+    for index, (is_nested, has_nulls) in enumerate(zip(job.nested, has_null_texts, strict=True)):
+        for name, type_ in types.items():
+            result.add(name_result(name, index), ArrayType(type_, has_nulls) if is_nested else type_)
+    return result.add(DISTINCT, IntegerType()).add(SECONDS, DoubleType()) if job.with_metrics else result

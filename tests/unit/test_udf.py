@@ -1,0 +1,57 @@
+"""What travels to the executors: UDFs that say what a worker lacks, and the type of their results."""
+
+import dataclasses
+import pickle
+import sys
+from types import ModuleType
+
+import pytest
+from pyspark import cloudpickle
+
+from spark_instructor.models.host_cache import ModelLocation
+from spark_instructor.udf import create_result_type, create_stage_udf
+from spark_instructor.worker import Job
+
+JOB = Job(
+    model=ModelLocation("tiny", "tiny-float32", "/nowhere", None),
+    nested=(False,),
+    with_counts=False,
+    with_metrics=False,
+    instruction="",
+    device="cpu",
+    max_length=None,
+    max_batch=None,
+    long_text="truncate",
+)
+
+
+def test_result_type():
+    assert create_result_type(JOB, [True]).simpleString() == "struct<vectors_0:array<float>>"
+    job = dataclasses.replace(JOB, nested=(True, False), with_counts=True, with_metrics=True)
+    result = create_result_type(job, has_null_texts=[False, True])
+    assert result.simpleString() == (
+        "struct<vectors_0:array<array<float>>,tokens_0:array<int>,truncated_0:array<boolean>,"
+        "vectors_1:array<float>,tokens_1:int,truncated_1:boolean,distinct:int,seconds:double>"
+    )
+    assert not result["vectors_0"].dataType.containsNull
+
+
+@pytest.mark.parametrize(
+    "module", [None, ModuleType("spark_instructor")], ids=["the package", "but for another of its name"]
+)
+def test_a_worker_without_the_package(monkeypatch, module):
+    """The UDF is pickled by value, so it runs far enough to say what is missing."""
+    udf = create_stage_udf(JOB, [True])
+    pickled = cloudpickle.dumps(udf.func)
+    for name in [name for name in sys.modules if name.startswith("spark_instructor.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "spark_instructor", module)
+    with pytest.raises(ImportError, match=r"spark_instructor.*%pip install.*venv-pack"):
+        next(pickle.loads(pickled)(iter([])))
+
+
+def test_a_worker_without_torch(monkeypatch):
+    udf = create_stage_udf(JOB, [True])
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"torch.*%pip install.*venv-pack"):
+        next(udf.func(iter([])))
