@@ -8,23 +8,23 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from reprlib import repr as shown
+from reprlib import repr as short_repr
 from typing import Any, TypeVar
 
 __all__ = [
     "JsonObject",
     "expand_user",
     "is_file",
-    "is_name",
+    "is_valid_name",
     "local_path",
     "read_bytes",
     "read_json",
-    "reading",
-    "shown",
+    "report_unreadable",
+    "short_repr",
 ]
 
-_MOST_BYTES = 1 << 26  # the largest T5 tokenizer known, mT5's, has a quarter of that
-_MOST = 2**31 - 1  # no width, count or length of a model comes near
+_MAX_BYTES = 1 << 26  # the largest T5 tokenizer known, mT5's, has a quarter of that
+_MAX_NUMBER = 2**31 - 1  # no width, count or length of a model comes near
 _KINDS = {str: "text", bool: "true or false", float: "a decimal number"}
 
 Kind = TypeVar("Kind", str, bool, float)
@@ -42,20 +42,20 @@ class JsonObject:
         if value is None:
             return default
         if not isinstance(value, kind):
-            raise ValueError(f"{self.path}: {key} is {shown(value)}, expected {_KINDS[kind]}")
+            raise ValueError(f"{self.path}: {key} is {short_repr(value)}, expected {_KINDS[kind]}")
         return value
 
-    def whole_number(self, key: str, default: int | None = None, least: int = 1) -> int:
+    def get_whole_number(self, key: str, default: int | None = None, minimum: int = 1) -> int:
         """The value of ``key``; ValueError where it is not a whole number in range, or missing without a default."""
         value = self._content.get(key)
         value = default if value is None else value
-        if type(value) is not int or not least <= value <= _MOST:
-            wanted = "a positive whole number" if least == 1 else f"a whole number of at least {least}"
-            limit = f" and at most {_MOST}" if type(value) is int and value > _MOST else ""
-            raise ValueError(f"{self.path}: {key} is {shown(value)}, expected {wanted}{limit}")
+        if type(value) is not int or not minimum <= value <= _MAX_NUMBER:
+            wanted = "a positive whole number" if minimum == 1 else f"a whole number of at least {minimum}"
+            limit = f" and at most {_MAX_NUMBER}" if type(value) is int and value > _MAX_NUMBER else ""
+            raise ValueError(f"{self.path}: {key} is {short_repr(value)}, expected {wanted}{limit}")
         return value
 
-    def flags(self, prefix: str) -> dict[str, bool]:
+    def get_flags(self, prefix: str) -> dict[str, bool]:
         """All keys with this prefix and their values, which must be true or false."""
         return {key: bool(self.get(key, bool, False)) for key in self._content if key.startswith(prefix)}
 
@@ -70,7 +70,7 @@ def local_path(path: str) -> Path:
     return expand_user(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path))
 
 
-def is_name(text: str) -> bool:
+def is_valid_name(text: str) -> bool:
     """Whether a file or folder, or a path of some, may be called so: printable, and not too long to show."""
     return text.isprintable() and len(text) < 256
 
@@ -91,7 +91,7 @@ def is_file(path: Path) -> bool:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def report_unreadable(path: Path) -> Iterator[None]:
     """Where the system cannot read the file, a ValueError says so."""
     try:
         yield
@@ -103,11 +103,11 @@ def read_bytes(path: Path) -> bytes:
     """What a small file holds; FileNotFoundError where there is none, ValueError where it cannot be read."""
     if not is_file(path):
         raise FileNotFoundError(f"the checkpoint lacks {path}")
-    with reading(path), path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
+    with report_unreadable(path), path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
         raise ValueError(
-            f"{path} has more than {_MOST_BYTES >> 20} MiB: it is not what its name says. Download it again."
+            f"{path} has more than {_MAX_BYTES >> 20} MiB: it is not what its name says. Download it again."
         )
     return content
 

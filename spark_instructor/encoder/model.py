@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..models.prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
 from ..models.registry import checkpoint_folder
-from .batching import batches
-from .linear import linear
+from .batching import make_batches
+from .linear import make_product
 from .preparation import prepare_model
 from .t5 import Batch, T5Encoder
 from .tokenizer import T5Tokenizer
@@ -53,7 +53,7 @@ class InstructorModel:
         self._batch_tokens = _CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS
         self._batches_in_step = _CPU_BATCHES_IN_STEP if on_cpu else 1
         self._encoder = T5Encoder(prepared.architecture, tensors, prepared.max_length)
-        self._dense = linear(tensors, "dense") if "dense" in tensors else None
+        self._dense = make_product(tensors, "dense") if "dense" in tensors else None
         self._tokenizer = T5Tokenizer(prepared.path / TOKENIZER)
 
     @classmethod
@@ -146,8 +146,8 @@ class InstructorModel:
         max_batch: int | None = None,
     ) -> Encoded:
         """As `encode`, with the tokens read and whether the text was cut."""
-        instructions = _instruction_of_each(instruction, texts)
-        limit = self._limit(max_length)
+        instructions = _expand_instructions(instruction, texts)
+        max_length = self._resolve_max_length(max_length)
         if long_text not in LONG_TEXT:
             raise ValueError(f"unknown long_text {long_text!r}: expected one of {', '.join(LONG_TEXT)}")
         if max_batch is not None and max_batch < 1:
@@ -156,22 +156,22 @@ class InstructorModel:
         # What repeats, an instruction with its text, is embedded once.
         distinct: dict[tuple[str, str], int] = {}
         pairs = zip(instructions, texts, strict=True)
-        of_row = np.array([distinct.setdefault(pair, len(distinct)) for pair in pairs], np.int64)
+        pair_of_row = np.array([distinct.setdefault(pair, len(distinct)) for pair in pairs], np.int64)
 
-        most = MAX_WINDOWS if long_text == "average" else 1
+        max_windows = MAX_WINDOWS if long_text == "average" else 1
         tokens = np.zeros(len(distinct), np.int32)
         truncated = np.zeros(len(distinct), np.bool_)
         windows: list[Window] = []
-        joined = self._tokenizer.encode(map("".join, distinct), enough=most * limit)
-        for text, ((one, _), ids) in enumerate(zip(distinct, joined, strict=True)):
-            masked = min(self._tokenizer.instruction_length(one), limit - 1)
-            of_text, read = cut_windows(text, ids, masked, limit, most)
-            windows += of_text
+        joined = self._tokenizer.encode(map("".join, distinct), max_tokens=max_windows * max_length)
+        for text, ((pair_instruction, _), ids) in enumerate(zip(distinct, joined, strict=True)):
+            instruction_tokens = min(self._tokenizer.count_instruction_tokens(pair_instruction), max_length - 1)
+            text_windows, read = cut_windows(text, ids, instruction_tokens, max_length, max_windows)
+            windows += text_windows
             tokens[text], truncated[text] = read, read < len(ids)
-        vectors = self._vectors(windows, len(distinct), normalize, max_batch)
-        return Encoded(vectors[of_row], tokens[of_row], truncated[of_row], len(distinct))
+        vectors = self._embed_windows(windows, len(distinct), normalize, max_batch)
+        return Encoded(vectors[pair_of_row], tokens[pair_of_row], truncated[pair_of_row], len(distinct))
 
-    def _limit(self, max_length: int | None) -> int:
+    def _resolve_max_length(self, max_length: int | None) -> int:
         if max_length is None:
             return self.max_length
         if not 2 <= max_length <= self.max_length:
@@ -180,33 +180,36 @@ class InstructorModel:
             )
         return max_length
 
-    def _vectors(
+    def _embed_windows(
         self, windows: list[Window], count: int, normalize: bool, max_batch: int | None
     ) -> npt.NDArray[np.float32]:
         """One vector for each of ``count`` texts: the mean of its windows', weighted by their pooled tokens."""
         lengths = np.array([len(window.ids) for window in windows], np.int64)
         owner = np.array([window.text for window in windows], np.int64)
-        pooled_tokens = np.maximum(lengths - np.array([window.masked for window in windows], np.int64), 0)
+        pooled_tokens = np.maximum(lengths - np.array([window.instruction_tokens for window in windows], np.int64), 0)
         weights = pooled_tokens / np.maximum(np.bincount(owner, pooled_tokens, count)[owner], 1)
 
         vectors = torch.zeros(count, self.dimension, device=self._device)
-        order = batches(lengths, self._batch_tokens, max_batch)
+        order = make_batches(lengths, self._batch_tokens, max_batch)
         while in_step := list(islice(order, self._batches_in_step)):
             taken = [[windows[i] for i in batch] for batch in in_step]
-            pooled = self._encoder.mean_pooled(
-                [Batch([w.ids for w in some], [w.masked for w in some]) for some in taken]
+            pooled = self._encoder.mean_pool(
+                [
+                    Batch([w.ids for w in step_windows], [w.instruction_tokens for w in step_windows])
+                    for step_windows in taken
+                ]
             )
-            for batch, of_batch in zip(in_step, pooled, strict=True):
-                dense = of_batch if self._dense is None else self._dense(of_batch)
+            for batch, hidden in zip(in_step, pooled, strict=True):
+                dense = hidden if self._dense is None else self._dense(hidden)
                 share = torch.from_numpy(weights[batch]).to(dense)
-                of_windows = F.normalize(dense, dim=-1) if normalize else dense
-                vectors.index_add_(0, torch.from_numpy(owner[batch]).to(self._device), of_windows * share[:, None])
+                window_vectors = F.normalize(dense, dim=-1) if normalize else dense
+                vectors.index_add_(0, torch.from_numpy(owner[batch]).to(self._device), window_vectors * share[:, None])
         averaged = normalize and len(windows) > count
         result: npt.NDArray[np.float32] = (F.normalize(vectors, dim=-1) if averaged else vectors).cpu().numpy()
         return result
 
 
-def _instruction_of_each(instruction: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str]:
+def _expand_instructions(instruction: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         raise TypeError("texts is one str; pass a list of texts")
     for i, text in enumerate(texts):
@@ -216,4 +219,4 @@ def _instruction_of_each(instruction: str | Sequence[str | None] | None, texts: 
         return [instruction or ""] * len(texts)
     if len(instruction) != len(texts):
         raise ValueError(f"there are {len(instruction)} instructions for {len(texts)} texts; pass one, or one a text")
-    return [one or "" for one in instruction]
+    return [row_instruction or "" for row_instruction in instruction]

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import expand_user, shown
+from ..files import expand_user, short_repr
 from ..models.prepared import (
     FORMAT_VERSION,
     PRECISIONS,
@@ -29,7 +29,7 @@ from ..models.prepared import (
     write_manifest,
 )
 from .checkpoint import Checkpoint
-from .linear import quantized, scale_name
+from .linear import get_scale_name, quantize
 from .tokenizer import build_tokenizer
 from .weights import open_safetensors
 
@@ -73,11 +73,13 @@ def prepare_model(
                 f"from it. Load the original checkpoint, or keep precision '{source.precision}'."
             )
         name = source.name
-        content = source.hash if source.precision == precision else _content_hash(source.content_hash, precision)
+        model_hash = source.hash if source.precision == precision else _hash_model(source.content_hash, precision)
     else:
-        name, content = checkpoint_name(folder), _content_hash(source.content_hash(), precision)
+        name, model_hash = _name_checkpoint(folder), _hash_model(source.hash_content(), precision)
 
-    final = cache_dir() / make_folder_name(name, precision, content) if into is None else expand_user(into).absolute()
+    final = (
+        cache_dir() / make_folder_name(name, precision, model_hash) if into is None else expand_user(into).absolute()
+    )
     if not is_prepared(final):
         if final.exists() and (not final.is_dir() or any(final.iterdir())):
             _refuse_occupied(final)
@@ -87,7 +89,7 @@ def prepare_model(
             write_manifest(
                 new,
                 name=name,
-                hash=content,
+                hash=model_hash,
                 precision=precision,
                 max_length=source.max_length,
                 architecture=source.architecture,
@@ -95,7 +97,7 @@ def prepare_model(
             for file in new.iterdir():
                 file.chmod(0o644)  # whatever the umask and safetensors say: executors may be other users
     model = read_prepared(final)
-    if model.hash != content:  # also where another process was first, with something else
+    if model.hash != model_hash:  # also where another process was first, with something else
         _refuse_occupied(final)
     model.verify()
     return model
@@ -105,7 +107,7 @@ def _refuse_occupied(folder: Path) -> NoReturn:
     raise FileExistsError(f"{folder} exists and holds something else; name a new or an empty folder")
 
 
-def checkpoint_name(folder: Path) -> str:
+def _name_checkpoint(folder: Path) -> str:
     """A name fit for files: the folder's, or for a snapshot in the hub's cache the repository's."""
     name = folder.name
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
@@ -113,7 +115,7 @@ def checkpoint_name(folder: Path) -> str:
     return to_file_name(name)
 
 
-def _content_hash(source_hash: str, precision: str) -> str:
+def _hash_model(source_hash: str, precision: str) -> str:
     return hashlib.sha256(f"{source_hash} {precision} {FORMAT_VERSION}".encode()).hexdigest()
 
 
@@ -133,8 +135,9 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
     for listed in source.added_tokens:
         if added.get(listed.id) != listed.content:
             raise ValueError(
-                f"{listed.path} adds the token {shown(listed.content)} with the id {shown(listed.id)}, which the "
-                "tokenizer lacks: save the checkpoint with a fast tokenizer, whose tokenizer.json has all tokens"
+                f"{listed.path} adds the token {short_repr(listed.content)} with the id {short_repr(listed.id)}, "
+                "which the tokenizer lacks: save the checkpoint with a fast "
+                "tokenizer, whose tokenizer.json has all tokens"
             )
     tokenizer.save(str(path), pretty=False)
 
@@ -145,7 +148,8 @@ def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Pat
         return
     tensors: dict[str, Tensor] = {}
     stored = set()
-    for name, tensor in (narrow for one in _tensors(source) for narrow in _cast(*one, precision)):
+    converted = (pair for named in _read_tensors(source) for pair in _convert(*named, precision))
+    for name, tensor in converted:
         # safetensors wants a storage for each tensor, and a .bin file may share one.
         memory = tensor.untyped_storage().data_ptr()
         tensors[name] = tensor.clone() if memory in stored else tensor
@@ -153,20 +157,20 @@ def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Pat
     save_file(tensors, path)
 
 
-def _tensors(source: Checkpoint | PreparedModel) -> Iterable[tuple[str, Tensor]]:
+def _read_tensors(source: Checkpoint | PreparedModel) -> Iterable[tuple[str, Tensor]]:
     if isinstance(source, PreparedModel):
         return ((name, read(name)) for name, read in open_safetensors(source.path / WEIGHTS).items())
-    return _fused(source)
+    return _fuse_tensors(source)
 
 
-def _fused(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+def _fuse_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
     """The encoder's tensors as `T5Encoder` takes them, in float32.
 
     RMS norm scales the columns of what follows, so each layer's norm is folded into q, k, v and wi.
     """
-    shape, read = checkpoint.architecture, checkpoint.encoder_tensor
+    shape, read = checkpoint.architecture, checkpoint.read_encoder_tensor
     inner = shape.num_heads * shape.d_kv
-    yield "embedding", checkpoint.embedding()
+    yield "embedding", checkpoint.read_embedding()
     yield (
         "relative_attention_bias",
         read(
@@ -188,17 +192,17 @@ def _fused(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         )
         yield f"layers.{i}.wo", read(f"{feed_forward}.DenseReluDense.wo.weight", shape.d_model, shape.d_ff)
     yield "final_norm", read("encoder.final_layer_norm.weight", shape.d_model)
-    dense = checkpoint.dense()
+    dense = checkpoint.read_dense()
     if dense is not None:
         yield "dense", dense
 
 
-def _cast(name: str, tensor: Tensor, precision: str) -> Iterator[tuple[str, Tensor]]:
+def _convert(name: str, tensor: Tensor, precision: str) -> Iterator[tuple[str, Tensor]]:
     if name in _ALWAYS_FLOAT32 or precision == "float32":
         yield name, tensor.float().contiguous()
     elif precision == "bfloat16" or name == "embedding":
         yield name, tensor.bfloat16().contiguous()
     else:
-        codes, scale = quantized(tensor.float())
+        codes, scale = quantize(tensor.float())
         yield name, codes
-        yield scale_name(name), scale
+        yield get_scale_name(name), scale

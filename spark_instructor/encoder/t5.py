@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.prepared import Architecture
-from .linear import linear
+from .linear import make_product
 
 _ROWS_MULTIPLE = 16
 """Batches are filled up to a multiple of so many rows, at 1 to 2 % of the speed.
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     """Sequences for one pass, the longest first."""
 
     sequences: Sequence[npt.NDArray[np.int32]]
-    skipped: Sequence[int]
+    instruction_tokens: Sequence[int]
     """For each sequence, how many leading positions its mean leaves out."""
 
 
@@ -47,15 +47,15 @@ class T5Encoder:
         self._shape = shape
         self._embedding = tensors["embedding"]
         self._layers = [
-            [linear(tensors, f"layers.{i}.{part}") for part in ("qkv", "o", "wi", "wo")]
+            [make_product(tensors, f"layers.{i}.{part}") for part in ("qkv", "o", "wi", "wo")]
             for i in range(shape.num_layers)
         ]
         self._final_norm = tensors["final_norm"]
-        self._bias = _bias_by_distance(shape, tensors["relative_attention_bias"], max_length)
+        self._bias = _compute_bias_by_distance(shape, tensors["relative_attention_bias"], max_length)
         # torch's attention for CPUs is no faster in bfloat16, and oneDNN's products would keep a kernel a length.
         self._attention_precision = torch.float32 if self._bias.device.type == "cpu" else self._embedding.dtype
 
-    def mean_pooled(self, batches: Sequence[Batch]) -> list[Tensor]:
+    def mean_pool(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Mean of the last hidden states of each sequence, its skipped positions left out.
 
         Returns a float32 (sequences, d_model) for each batch; zeros where every position is left out. The
@@ -63,18 +63,18 @@ class T5Encoder:
         while each batch is small enough for the processor's cache.
         """
         epsilon = self._shape.layer_norm_epsilon
-        packed = [_Packed(batch, self._embedding) for batch in batches]
-        tokens = sum(len(one.stream) for one in packed)
-        bias = self._bias_matrix(max(one.longest for one in packed))
+        packed = [_PackedBatch(batch, self._embedding) for batch in batches]
+        tokens = sum(len(batch.stream) for batch in packed)
+        bias = self._build_bias_matrix(max(batch.longest for batch in packed))
         for layer in self._layers:
-            qkv, o, wi, wo = (weight.packed(tokens) for weight in layer)
-            for one in packed:
-                stream = one.stream
-                stream += o(self._attended(qkv(_rms_norm(stream, epsilon)), bias, one.runs))
+            qkv, o, wi, wo = (weight.pack(tokens) for weight in layer)
+            for batch in packed:
+                stream = batch.stream
+                stream += o(self._attend(qkv(_rms_norm(stream, epsilon)), bias, batch.runs))
                 stream += wi.feed_forward(_rms_norm(stream, epsilon), wo)
-        return [one.mean(_rms_norm(one.stream, epsilon) * self._final_norm) for one in packed]
+        return [batch.mean(_rms_norm(batch.stream, epsilon) * self._final_norm) for batch in packed]
 
-    def _attended(self, projected: Tensor, bias: Tensor, runs: Sequence[_Run]) -> Tensor:
+    def _attend(self, projected: Tensor, bias: Tensor, runs: Sequence[_Run]) -> Tensor:
         """Attention over each sequence alone: (tokens, 3 x heads x d_kv) to (tokens, heads x d_kv)."""
         heads, width = self._shape.num_heads, self._shape.d_kv
         projected = projected.to(self._attention_precision)
@@ -86,7 +86,7 @@ class T5Encoder:
             attended[rows].view(sequences, length, heads, width).copy_(mixed.transpose(1, 2))
         return attended
 
-    def _bias_matrix(self, length: int) -> Tensor:
+    def _build_bias_matrix(self, length: int) -> Tensor:
         """The position bias of each head, (heads, length, length).
 
         It depends on the distance alone, so that a shorter sequence's is the top left of it.
@@ -106,12 +106,12 @@ class _Run(NamedTuple):
     length: int
 
 
-class _Packed:
+class _PackedBatch:
     """A batch's tokens, one row each, on their way through the layers."""
 
     def __init__(self, batch: Batch, embedding: Tensor) -> None:
         self._lengths = np.array([len(sequence) for sequence in batch.sequences])
-        self._skipped = np.asarray(batch.skipped)
+        self._instruction_tokens = np.asarray(batch.instruction_tokens)
         self.longest = int(self._lengths.max())
         self.runs = []
         row = 0
@@ -127,11 +127,13 @@ class _Packed:
         """Mean over each sequence's rows of hidden (tokens, d_model) that are not skipped."""
         count = len(self._lengths)
         position = np.concatenate([np.arange(length) for length in self._lengths])
-        counted = position >= np.repeat(self._skipped, self._lengths)
-        rows = torch.from_numpy(np.flatnonzero(counted)).to(hidden.device)
-        owner = torch.from_numpy(np.repeat(np.arange(count), self._lengths)[counted]).to(hidden.device)
+        is_pooled = position >= np.repeat(self._instruction_tokens, self._lengths)
+        rows = torch.from_numpy(np.flatnonzero(is_pooled)).to(hidden.device)
+        owner = torch.from_numpy(np.repeat(np.arange(count), self._lengths)[is_pooled]).to(hidden.device)
         total = hidden.new_zeros(count, hidden.shape[1]).index_add_(0, owner, hidden[rows])
-        counts = torch.from_numpy(np.maximum(self._lengths - self._skipped, 1)).to(hidden.device, hidden.dtype)
+        counts = torch.from_numpy(np.maximum(self._lengths - self._instruction_tokens, 1)).to(
+            hidden.device, hidden.dtype
+        )
         return total / counts[:, None]
 
 
@@ -141,7 +143,7 @@ def _rms_norm(x: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(mean_square + epsilon)
 
 
-def _bias_by_distance(shape: Architecture, table: Tensor, max_length: int) -> Tensor:
+def _compute_bias_by_distance(shape: Architecture, table: Tensor, max_length: int) -> Tensor:
     """The relative-position bias of each head for the distances -(max_length - 1) .. max_length - 1.
 
     ``table`` is float32 (buckets, heads); returns float32 (heads, 2 x max_length - 1). Half of the buckets

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..files import is_file, is_name, read_json, shown
+from ..files import is_file, is_valid_name, read_json, short_repr
 
 ReadTensor = Callable[[str], Tensor]
 
@@ -70,11 +70,11 @@ def _open_shards(index: Path) -> Weights:
     for shard in weight_map.values():
         if (
             not isinstance(shard, str)
-            or not is_name(shard)
+            or not is_valid_name(shard)
             or Path(shard).name != shard
             or not shard.endswith(".safetensors")
         ):
-            raise ValueError(f"{index} names the shard {shown(shard)}, expected a safetensors file beside it")
+            raise ValueError(f"{index} names the shard {short_repr(shard)}, expected a safetensors file beside it")
         if shard not in opened:
             if not is_file(index.parent / shard):
                 raise FileNotFoundError(f"{index} names the shard {shard}, which is not there")
@@ -114,7 +114,7 @@ def _load_pickle(path: Path) -> Mapping[str, Tensor]:
     for name, tensor in tensors.items():
         if not _is_plain(tensor):
             raise ValueError(
-                f"{path} does not hold a state dict: {shown(name)} is not a dense tensor with all "
+                f"{path} does not hold a state dict: {short_repr(name)} is not a dense tensor with all "
                 "its numbers in the file"
             )
     return tensors

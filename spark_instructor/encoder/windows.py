@@ -20,23 +20,27 @@ class Window(NamedTuple):
     text: int
     """Index of the text."""
     ids: npt.NDArray[np.int32]
-    masked: int
+    instruction_tokens: int
     """Leading positions that the pool leaves out: the instruction's."""
 
 
-def cut_windows(text: int, ids: npt.NDArray[np.int32], masked: int, limit: int, most: int) -> tuple[list[Window], int]:
-    """Cut a text's ids, ``</s>`` at their end, into at most ``most`` windows; also how many of the ids they read.
+def cut_windows(
+    text: int, ids: npt.NDArray[np.int32], instruction_tokens: int, max_length: int, max_windows: int
+) -> tuple[list[Window], int]:
+    """Cut a text's ids, ``</s>`` at their end, into at most ``max_windows``; also how many of the ids they read.
 
     The first window is the truncated text. Each later one repeats the instruction before the next
     stretch of text.
     """
     content, eos = ids[:-1], ids[-1:]
-    room = limit - 1 - masked
+    room = max_length - 1 - instruction_tokens
     step = room - room // 10
-    end = limit - 1
-    windows = [Window(text, np.concatenate([content[:end], eos]), masked)]
-    while end < len(content) and len(windows) < most and room > 0:
-        start = masked + len(windows) * step
+    end = max_length - 1
+    windows = [Window(text, np.concatenate([content[:end], eos]), instruction_tokens)]
+    while end < len(content) and len(windows) < max_windows and room > 0:
+        start = instruction_tokens + len(windows) * step
         end = start + room
-        windows.append(Window(text, np.concatenate([content[:masked], content[start:end], eos]), masked))
+        windows.append(
+            Window(text, np.concatenate([content[:instruction_tokens], content[start:end], eos]), instruction_tokens)
+        )
     return windows, min(end, len(content)) + 1

@@ -25,8 +25,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import Any
+
+from ..files import short_repr
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"

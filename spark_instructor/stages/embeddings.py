@@ -557,7 +557,7 @@ def _check_saved(folder: Path, folder_name: str) -> None:
 def _count_instruction_tokens(tokenizer: Path, instruction: str) -> int:
     from ..encoder import T5Tokenizer
 
-    return T5Tokenizer(tokenizer).instruction_length(instruction)
+    return T5Tokenizer(tokenizer).count_instruction_tokens(instruction)
 
 
 def _drop_empty(cell: str | list[Annotation]) -> str | list[Annotation]:

@@ -6,28 +6,28 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_instructor.encoder.batching import batches
+from spark_instructor.encoder.batching import make_batches
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=200).map(lambda lengths: np.array(lengths, np.int64))
 
 
 @given(LENGTHS, st.integers(1, 3000), st.none() | st.integers(1, 40))
-def test_batches(lengths, token_budget, max_batch):
-    found = list(batches(lengths, token_budget, max_batch))
+def test_batches(lengths, max_tokens, max_batch):
+    found = list(make_batches(lengths, max_tokens, max_batch))
     order = np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
     assert sorted(order) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) <= 0).all()
     for batch in found:
-        assert len(batch) == 1 or lengths[batch].sum() <= token_budget
+        assert len(batch) == 1 or lengths[batch].sum() <= max_tokens
         assert max_batch is None or 1 <= len(batch) <= max_batch
 
 
 @given(LENGTHS, st.integers(1, 3000))
-def test_no_batch_could_take_one_more(lengths, token_budget):
-    found = list(batches(lengths, token_budget))
+def test_no_batch_could_take_one_more(lengths, max_tokens):
+    found = list(make_batches(lengths, max_tokens))
     for batch, following in pairwise(found):
-        assert lengths[batch].sum() + lengths[following[0]] > token_budget
+        assert lengths[batch].sum() + lengths[following[0]] > max_tokens
 
 
 def test_equal_lengths_keep_their_order():
-    assert [batch.tolist() for batch in batches(np.array([3, 5, 3, 5, 3]), 10)] == [[1, 3], [0, 2, 4]]
+    assert [batch.tolist() for batch in make_batches(np.array([3, 5, 3, 5, 3]), 10)] == [[1, 3], [0, 2, 4]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spark_instructor.encoder import linear
-from spark_instructor.encoder.linear import Linear, QuantizedLinear, quantized
+from spark_instructor.encoder.linear import Linear, QuantizedLinear, quantize
 
 SHAPES = [(1, 1, 1), (3, 7, 5), (130, 256, 513)]
 # bfloat16 keeps 8 bits of a result; a float32 product that fell back to it or to TF32 would miss its bound.
@@ -26,7 +26,7 @@ def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide
     x, weight = normal(rows, wide_in), normal(wide_out, wide_in, seed=1).to(precision)
     product = Linear(weight)
     if packed:
-        product = product.packed(linear._WORTH_PACKING)
+        product = product.pack(linear._MIN_ROWS_TO_PACK)
     found = product(x)
     assert found.dtype == precision
     exact = x.to(precision).double() @ weight.double().T
@@ -39,7 +39,7 @@ def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide
 
 def test_few_rows_are_not_worth_packing():
     product = Linear(normal(5, 6))
-    assert product.packed(10) is product
+    assert product.pack(10) is product
 
 
 @pytest.mark.parametrize("onednn", [True, False])
@@ -50,7 +50,7 @@ def test_quantized_products(monkeypatch, rows, wide_in, wide_out, onednn):
         pytest.skip("this torch or this processor has no quantized operator")
     monkeypatch.setattr(linear, "_QUANTIZED", onednn)
     x, weight = normal(rows, wide_in), normal(wide_out, wide_in, seed=1)
-    product = QuantizedLinear(*quantized(weight))
+    product = QuantizedLinear(*quantize(weight))
     found = product(x)
     assert found.dtype == torch.float32
     exact = x.double() @ weight.double().T
@@ -59,7 +59,7 @@ def test_quantized_products(monkeypatch, rows, wide_in, wide_out, onednn):
     of_out = normal(7, wide_out, seed=2)
     hidden = found.relu()
     exact = hidden.double() @ of_out.double().T
-    found = product.feed_forward(x, QuantizedLinear(*quantized(of_out)))
+    found = product.feed_forward(x, QuantizedLinear(*quantize(of_out)))
     # Never negative, the hidden values have all 8 bits to themselves.
     assert ((found - exact).abs() <= half_steps(hidden, of_out, levels=255) + 1e-5).all()
 
@@ -77,7 +77,7 @@ def test_quantized_products_agree(monkeypatch):
     """Integers sum exactly: the private operator and the public one differ by rounding alone."""
     if not linear._QUANTIZED:
         pytest.skip("this torch or this processor has no quantized operator")
-    x, weight = normal(64, 300), quantized(normal(200, 300, seed=1))
+    x, weight = normal(64, 300), quantize(normal(200, 300, seed=1))
     private = QuantizedLinear(*weight)(x)
     monkeypatch.setattr(linear, "_QUANTIZED", False)
     torch.testing.assert_close(QuantizedLinear(*weight)(x), private, atol=1e-4, rtol=1e-5)
@@ -85,7 +85,7 @@ def test_quantized_products_agree(monkeypatch):
 
 def test_quantized_rows_do_not_meet():
     """Each row has its own scale: a large one does not coarsen its neighbours, and a row of zeros stays one."""
-    weight = quantized(torch.cat([normal(8, 16), torch.zeros(1, 16)]))
+    weight = quantize(torch.cat([normal(8, 16), torch.zeros(1, 16)]))
     x = normal(3, 16)
     together = QuantizedLinear(*weight)(torch.cat([x, x * 1e6, torch.zeros(1, 16)]))
     torch.testing.assert_close(together[:3], QuantizedLinear(*weight)(x))
@@ -97,8 +97,8 @@ def test_inputs_are_left_alone():
     x, weight, out = normal(4, 6), normal(5, 6), normal(3, 5)
     before = x.clone(), weight.clone()
     for product, second in (
-        (Linear(weight).packed(linear._WORTH_PACKING), Linear(out)),
-        (QuantizedLinear(*quantized(weight)), QuantizedLinear(*quantized(out))),
+        (Linear(weight).pack(linear._MIN_ROWS_TO_PACK), Linear(out)),
+        (QuantizedLinear(*quantize(weight)), QuantizedLinear(*quantize(out))),
     ):
         product(x)
         product.feed_forward(x, second)

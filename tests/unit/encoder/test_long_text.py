@@ -9,7 +9,7 @@ from spark_instructor.encoder import InstructorModel
 from spark_instructor.encoder import model as model_module
 
 INSTRUCTION = "title: "  # 2 tokens
-MASKED = 2
+INSTRUCTION_TOKENS = 2
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def average(model, texts, **settings):
 
 
 @pytest.mark.parametrize(
-    ("limit", "count", "windows"),
+    ("max_length", "count", "windows"),
     [
-        # room = limit - 1 - MASKED words a window; the next begins room // 10 words before the last one's end
+        # A window has room for max_length - 1 - INSTRUCTION_TOKENS words; the next overlaps it by a tenth of them.
         (23, 20, [(0, 20)]),
         (23, 21, [(0, 20), (18, 21)]),
         (23, 38, [(0, 20), (18, 38)]),
@@ -61,13 +61,13 @@ def average(model, texts, **settings):
     ],
 )
 @pytest.mark.parametrize("max_batch", [1, None])
-def test_average_by_hand(model, words, limit, count, windows, max_batch):
-    encoded = average(model, [text_of(words[:count])], max_length=limit, max_batch=max_batch)
+def test_average_by_hand(model, words, max_length, count, windows, max_batch):
+    encoded = average(model, [text_of(words[:count])], max_length=max_length, max_batch=max_batch)
     vectors = model.encode(INSTRUCTION, [text_of(words[start:stop]) for start, stop in windows])
     pooled = [stop - start + 1 for start, stop in windows]  # </s> counts
     wanted = np.average(vectors, axis=0, weights=pooled)
     np.testing.assert_allclose(encoded.vectors[0], wanted / np.linalg.norm(wanted), atol=TOLERANCE, rtol=0)
-    assert encoded.tokens.tolist() == [MASKED + count + 1]
+    assert encoded.tokens.tolist() == [INSTRUCTION_TOKENS + count + 1]
     assert not encoded.truncated.any()
 
 
@@ -113,7 +113,7 @@ def test_cap_on_windows(monkeypatch, model, words):
     texts = [text_of(words[:count]) for count in (56, 57, 500)]  # 20, then 18 words more a window
     encoded = average(model, texts, max_length=23)
     assert encoded.truncated.tolist() == [False, True, True]
-    assert encoded.tokens.tolist() == [MASKED + 57, MASKED + 57, MASKED + 57]
+    assert encoded.tokens.tolist() == [INSTRUCTION_TOKENS + 57, INSTRUCTION_TOKENS + 57, INSTRUCTION_TOKENS + 57]
     np.testing.assert_allclose(encoded.vectors[2], encoded.vectors[1], atol=TOLERANCE)
 
 

@@ -280,13 +280,13 @@ def test_what_repeats_is_embedded_once(tiny, monkeypatch):
     alone = [model.encode_counted(i, [t]) for i, t in zip(instructions, texts, strict=True)]
 
     passed = []
-    mean_pooled = model._encoder.mean_pooled
+    mean_pool = model._encoder.mean_pool
 
     def counted(batches):
         passed.extend(sequence for batch in batches for sequence in batch.sequences)
-        return mean_pooled(batches)
+        return mean_pool(batches)
 
-    monkeypatch.setattr(model._encoder, "mean_pooled", counted)
+    monkeypatch.setattr(model._encoder, "mean_pool", counted)
     together = model.encode_counted(instructions, texts)
     assert len(passed) == 4
     for one, vector, tokens in zip(alone, together.vectors, together.tokens, strict=True):

@@ -161,9 +161,9 @@ def t5(t5_file):
     return T5Tokenizer(t5_file)
 
 
-@pytest.mark.parametrize("characters_at_once", [1, 40, 10**9])
-def test_portions_do_not_matter(monkeypatch, t5, golden_ids, characters_at_once):
-    monkeypatch.setattr(tokenizer, "_CHARACTERS_AT_ONCE", characters_at_once)
+@pytest.mark.parametrize("characters_per_portion", [1, 40, 10**9])
+def test_portions_do_not_matter(monkeypatch, t5, golden_ids, characters_per_portion):
+    monkeypatch.setattr(tokenizer, "_CHARACTERS_PER_PORTION", characters_per_portion)
     assert [ids.tolist() for ids in t5.encode(iter(TEXTS))] == golden_ids
 
 
@@ -182,7 +182,7 @@ def test_surrogates(t5, text, read_as):
     """A str may hold what UTF-8 cannot: a pair of surrogates is its character, a lone one is U+FFFD."""
     found, wanted = t5.encode([text, read_as])
     assert found.tolist() == wanted.tolist()
-    assert t5.instruction_length(text) == t5.instruction_length(read_as)
+    assert t5.count_instruction_tokens(text) == t5.count_instruction_tokens(read_as)
 
 
 @given(st.lists(st.text(st.characters(codec=None), max_size=30), max_size=5))
@@ -217,18 +217,18 @@ LONG = 40_000
     ],
     ids=lambda text: ascii(text[:8] + text[-4:]),
 )
-@pytest.mark.parametrize("enough", [2, 64, 512])
-def test_beginning_of_a_long_text(t5, text, enough):
-    (whole,), (beginning,) = t5.encode([text]), t5.encode([text], enough)
-    assert beginning[:enough].tolist() == whole[:enough].tolist()
-    assert (len(beginning) > enough) == (len(whole) > enough)
+@pytest.mark.parametrize("max_tokens", [2, 64, 512])
+def test_beginning_of_a_long_text(t5, text, max_tokens):
+    (whole,), (beginning,) = t5.encode([text]), t5.encode([text], max_tokens)
+    assert beginning[:max_tokens].tolist() == whole[:max_tokens].tolist()
+    assert (len(beginning) > max_tokens) == (len(whole) > max_tokens)
     assert beginning[-1] == whole[-1]
 
 
 @given(st.text("ab \n\u0301漢", min_size=1, max_size=12), st.integers(30, 300), st.integers(2, 20))
-def test_beginning_of_any_long_text(t5, pattern, times, enough):
-    (whole,), (beginning,) = t5.encode([pattern * times]), t5.encode([pattern * times], enough)
-    assert beginning[:enough].tolist() == whole[:enough].tolist()
+def test_beginning_of_any_long_text(t5, pattern, times, max_tokens):
+    (whole,), (beginning,) = t5.encode([pattern * times]), t5.encode([pattern * times], max_tokens)
+    assert beginning[:max_tokens].tolist() == whole[:max_tokens].tolist()
 
 
 ONLY_A_BEGINNING = """
@@ -255,5 +255,5 @@ def test_ten_megabytes_are_not_all_read(t5_file):
 @pytest.mark.parametrize(
     ("instruction", "length"), [("", 0), (" \n", 0), ("the", 1), ("  the ", 1), ("</s>", 1), ("title:", 2)]
 )
-def test_instruction_length(t5, instruction, length):
-    assert t5.instruction_length(instruction) == length
+def test_count_instruction_tokens(t5, instruction, length):
+    assert t5.count_instruction_tokens(instruction) == length

@@ -14,7 +14,7 @@ EOS = 1
 def cut(content, instruction_tokens, max_length, max_windows):
     ids = np.array([*content, EOS], np.int32)
     windows, tokens = cut_windows(7, ids, instruction_tokens, max_length, max_windows)
-    assert all((window.text, window.masked) == (7, instruction_tokens) for window in windows)
+    assert all((window.text, window.instruction_tokens) == (7, instruction_tokens) for window in windows)
     return [window.ids.tolist() for window in windows], tokens
 
 
