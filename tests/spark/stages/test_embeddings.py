@@ -11,7 +11,9 @@ from vectors import TOLERANCE
 
 import spark_instructor.encoder
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel, prepare_model
+from spark_instructor.models.prepared import read_prepared
+from spark_instructor.stages import embeddings
 from spark_instructor.stages.annotation import ANNOTATIONS
 
 LONG = "one text of many words, " * 120
@@ -75,7 +77,17 @@ def test_spark_nlp_code(spark):
         "name": "instructor",
         "type": ANNOTATION_JSON,
         "nullable": False,
-        "metadata": {"annotatorType": "sentence_embeddings", "dimension": 384, "ref": embeddings.uid},
+        "metadata": {
+            "annotatorType": "sentence_embeddings",
+            "dimension": 384,
+            "ref": embeddings.uid,
+            "spark_instructor": {
+                "model": "instructor_tiny",
+                "precision": "float32",
+                "instruction": "Instruction here: ",
+                "hash": embeddings.prepare_model().hash,
+            },
+        },
     }
 
     rows = {row.text: row.instructor for row in result.collect()}
@@ -103,11 +115,13 @@ VECTOR = ArrayType(FloatType(), containsNull=False)
 )
 def test_output_type(spark, tiny, input_type, output_type, nullable):
     nothing = spark.createDataFrame([], StructType([StructField("in", input_type, nullable)]))
-    field = embedder(tiny, "in").setStorageRef("mine").transform(nothing).schema["vector"]
+    stage = embedder(tiny, "in").setStorageRef("mine")
+    field = stage.transform(nothing).schema["vector"]
     assert field.dataType == output_type
     assert field.nullable or not nullable
     kind = {"annotatorType": "sentence_embeddings"} if output_type == ANNOTATIONS else {}
-    assert field.metadata == {**kind, "dimension": 64, "ref": "mine"}
+    provenance = {"model": str(tiny), "precision": "float32", "hash": stage.prepare_model().hash}
+    assert field.metadata == {**kind, "dimension": 64, "ref": "mine", "spark_instructor": provenance}
 
 
 MIXED = [
@@ -261,14 +275,25 @@ def test_param_map(spark, tiny, vector):
 
 
 @pytest.mark.one_kind
+def test_transform_reads_the_manifest_once(spark, tiny, monkeypatch):
+    texts = spark.createDataFrame([("a text",)], "text string")
+    stage = embedder(tiny, "text").setInstruction("Represent: ")
+    stage.transform(texts)  # prepares the model
+    reads = []
+    monkeypatch.setattr(embeddings, "read_prepared", lambda folder: reads.append(folder) or read_prepared(folder))
+    stage.transform(texts)
+    assert len(reads) == 1
+
+
+@pytest.mark.one_kind
 def test_copy_keeps_the_model_and_prepares_once(spark, tiny, monkeypatch):
     calls = []
 
     def counted(*args, **settings):
         calls.append(args)
-        return prepare(*args, **settings)
+        return prepare_model(*args, **settings)
 
-    monkeypatch.setattr(spark_instructor.encoder, "prepare", counted)
+    monkeypatch.setattr(spark_instructor.encoder, "prepare_model", counted)
     stage = embedder(tiny, "text")
     assert not calls, "setters may follow"
     assert (stage.getDimension(), stage.getMaxSentenceLength()) == (64, 512)
