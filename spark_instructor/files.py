@@ -1,4 +1,4 @@
-"""Paths that people give, and small files that came from elsewhere: read whole and of the expected kind, or refused."""
+"""Paths that users pass, and small files from elsewhere, which are read completely and checked or refused."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ __all__ = [
     "short_repr",
 ]
 
-_MAX_BYTES = 1 << 26  # the largest T5 tokenizer known, mT5's, has a quarter of that
-_MAX_NUMBER = 2**31 - 1  # no width, count or length of a model comes near
+_MAX_BYTES = 1 << 26  # four times the size of the largest known T5 tokenizer, mT5's
+_MAX_NUMBER = 2**31 - 1  # no width, count or length of a real model comes close
 _KINDS = {str: "text", bool: "true or false", float: "a decimal number"}
 
 Kind = TypeVar("Kind", str, bool, float)
 
 
 class JsonObject:
-    """An object in a json file; a value of another kind than expected is refused by name. null is as good as none."""
+    """An object in a JSON file, whose values are checked when they are read. A null counts as a missing value.
+
+    Errors name the file and the key.
+    """
 
     def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
         self.path, self._content = path, content
 
     def get(self, key: str, kind: type[Kind], default: Kind | None = None) -> Kind | None:
-        """The value of ``key``; ValueError where it is not of this kind."""
+        """Return the value of ``key``; raise ValueError if it is not of this kind."""
         value = self._content.get(key)
         if value is None:
             return default
@@ -46,40 +49,43 @@ class JsonObject:
         return value
 
     def get_whole_number(self, key: str, default: int | None = None, minimum: int = 1) -> int:
-        """The value of ``key``; ValueError where it is not a whole number in range, or missing without a default."""
+        """Return the value of ``key``.
+
+        Raises ValueError if it is not a whole number, if it is out of range, or if it is missing and has no default.
+        """
         value = self._content.get(key)
         value = default if value is None else value
         if type(value) is not int or not minimum <= value <= _MAX_NUMBER:
-            wanted = "a positive whole number" if minimum == 1 else f"a whole number of at least {minimum}"
+            expected = "a positive whole number" if minimum == 1 else f"a whole number of at least {minimum}"
             limit = f" and at most {_MAX_NUMBER}" if type(value) is int and value > _MAX_NUMBER else ""
-            raise ValueError(f"{self.path}: {key} is {short_repr(value)}, expected {wanted}{limit}")
+            raise ValueError(f"{self.path}: {key} is {short_repr(value)}, expected {expected}{limit}")
         return value
 
     def get_flags(self, prefix: str) -> dict[str, bool]:
-        """All keys with this prefix and their values, which must be true or false."""
+        """Return all keys that start with ``prefix`` and their values, which must be true or false."""
         return {key: bool(self.get(key, bool, False)) for key in self._content if key.startswith(prefix)}
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
-    """The path, a leading ``~`` or ``~user`` replaced by the home; an unknown user's stays, as a folder's name."""
+    """Replace a leading ``~`` or ``~user`` by the home folder, and leave the name of an unknown user as it is."""
     return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown user
 
 
 def local_path(path: str) -> Path:
-    """A path given as such, as a ``file:`` URI, or as a Volume's ``dbfs:`` URI."""
+    """Convert a path, a ``file:`` URI or the ``dbfs:`` URI of a Volume to a local path."""
     return expand_user(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path))
 
 
 def is_valid_name(text: str) -> bool:
-    """Whether a file or folder, or a path of some, may be called so: printable, and not too long to show."""
+    """Tell whether ``text`` may be the name of a file or folder: printable, and short enough for an error message."""
     return text.isprintable() and len(text) < 256
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; ValueError where its name belongs to something else.
+    """Tell whether a file exists; raise ValueError if its name belongs to something other than a file.
 
-    A link is followed: huggingface_hub's cache is made of links. What is neither a file nor missing, such as a
-    link to nothing, is not taken for missing: what it stood for might have changed the vectors.
+    Links are followed, because the cache of huggingface_hub consists of links. A broken link is an error and does not
+    count as a missing file: the file that it stood for might have changed the vectors.
     """
     if not os.path.lexists(path):
         return False
@@ -92,33 +98,33 @@ def is_file(path: Path) -> bool:
 
 @contextmanager
 def report_unreadable(path: Path) -> Iterator[None]:
-    """Where the system cannot read the file, a ValueError says so."""
+    """Turn an OSError inside the block into a ValueError that names the file."""
     try:
         yield
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}). Check its permissions and its disk.") from error
+        raise ValueError(f"{path} cannot be read ({error.strerror}). Check its permissions and the disk.") from error
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a small file holds; FileNotFoundError where there is none, ValueError where it cannot be read."""
+    """Read a small file; raise FileNotFoundError if it does not exist and ValueError if it cannot be read."""
     if not is_file(path):
         raise FileNotFoundError(f"the checkpoint lacks {path}")
     with report_unreadable(path), path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError(
-            f"{path} has more than {_MAX_BYTES >> 20} MiB: it is not what its name says. Download it again."
+            f"{path} is larger than {_MAX_BYTES >> 20} MiB, so it is not what its name says. Download it again."
         )
     return content
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """What a json file holds; ValueError where it is not json or not of this kind."""
+    """Read a JSON file; raise ValueError if it is not valid JSON or if its content is not of this kind."""
     encoded = read_bytes(path)
     try:
         content = json.loads(encoded.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not json: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, kind):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a {kind.__name__}")
     return content

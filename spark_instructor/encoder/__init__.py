@@ -1,6 +1,6 @@
-"""INSTRUCTOR's encoder in torch; knows no Spark, so that Spark, Milvus and plain Python share it.
+"""The INSTRUCTOR encoder, built on torch. It does not depend on Spark, so Spark, Milvus and plain Python share it.
 
-Each name is loaded when it is first used: the driver needs some modules of this package, but not torch.
+Each name is loaded when it is first used, because the Spark driver needs some of these modules but not torch.
 """
 
 import os
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .preparation import prepare, prepare_model
     from .tokenizer import T5Tokenizer
 
-# Before torch is first imported: threads that spin while they wait take the cpus of other processes, and where those
-# are busy a text takes many times as long.
+# OpenMP reads this when torch is first imported. By default its idle threads spin, which takes CPU time from other
+# processes and makes encoding several times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _MODULE_OF = {

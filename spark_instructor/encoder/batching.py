@@ -1,4 +1,4 @@
-"""Cutting many sequences of different lengths into batches of about one size."""
+"""Grouping sequences of different lengths into batches of similar size."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy.typing as npt
 def make_batches(
     lengths: npt.NDArray[np.int64], max_tokens: int, max_batch: int | None = None
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the indices of each batch: longest first, so that equal lengths are neighbours.
+    """Yield the indices of the sequences in each batch, longest first, so that equal lengths are neighbors.
 
-    A batch holds at least one sequence, at most ``max_batch``, and at most ``max_tokens`` tokens.
+    A batch holds at most ``max_batch`` sequences and at most ``max_tokens`` tokens, but always at least one sequence.
     """
     order = np.argsort(-lengths, kind="stable")
-    end = np.cumsum(lengths[order])
-    start = taken = 0
+    ends = np.cumsum(lengths[order])
+    start = tokens_before = 0
     while start < len(order):
-        fitting = int(np.searchsorted(end, taken + max_tokens, side="right"))
-        stop = min(max(fitting, start + 1), start + (max_batch or len(order)))
+        full = int(np.searchsorted(ends, tokens_before + max_tokens, side="right"))
+        stop = min(max(full, start + 1), start + (max_batch or len(order)))
         yield order[start:stop]
-        start, taken = stop, int(end[stop - 1])
+        start, tokens_before = stop, int(ends[stop - 1])

@@ -1,4 +1,4 @@
-"""INSTRUCTOR embeddings of texts, from a prepared folder (Su et al. 2023, "One Embedder, Any Task")."""
+"""INSTRUCTOR embeddings of texts, computed from a prepared folder (Su et al. 2023, "One Embedder, Any Task")."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from .tokenizer import T5Tokenizer
 from .windows import LONG_TEXT, MAX_WINDOWS, Window, cut_windows
 
 _CPU_BATCH_TOKENS = 512
-"""Most tokens of a batch on a CPU, so that it stays in the processor's cache."""
+"""The maximum number of tokens in a batch on a CPU, so that the batch fits in the processor's cache."""
 _CPU_BATCHES_IN_STEP = 8
-"""Batches that go through the layers in step on a CPU; more would hold more memory, and be no faster."""
+"""The number of batches that go through each layer together on a CPU; more would take more memory and be no faster."""
 _GPU_BATCH_TOKENS = 16384
 
 
 class Encoded(NamedTuple):
-    """Vectors with what was read to make them; row i belongs to text i."""
+    """Vectors, and what was read to compute them. Row i belongs to text i."""
 
     vectors: npt.NDArray[np.float32]
-    """(n, dimension)"""
+    """(texts, dimension)"""
     tokens: npt.NDArray[np.int32]
-    """(n,): tokens read of instruction + text, ``</s>`` included"""
+    """(texts,): the number of tokens read of instruction and text, including ``</s>``"""
     truncated: npt.NDArray[np.bool_]
-    """(n,): whether the end of the text was not read"""
+    """(texts,): whether the end of the text was cut off"""
     distinct: int
-    """How many pairs of instruction and text went through the model: what repeats goes once."""
+    """The number of distinct pairs of instruction and text, each of which is embedded once"""
 
 
 class InstructorModel:
-    """A loaded INSTRUCTOR model; make one with `load`."""
+    """A loaded INSTRUCTOR model. Use `from_pretrained` or `load` to create one."""
 
     def __init__(self, prepared: PreparedModel, device: torch.device) -> None:
         tensors = load_file(prepared.path / WEIGHTS, device=str(device))
@@ -57,14 +57,6 @@ class InstructorModel:
         self._tokenizer = T5Tokenizer(prepared.path / TOKENIZER)
 
     @classmethod
-    def load(cls, prepared: str | os.PathLike[str], device: str = "cpu") -> InstructorModel:
-        """Map the weights of a prepared folder (see `prepare`), on "cpu", "cuda" or "cuda:N".
-
-        Raises FileNotFoundError or ValueError where the folder is not whole.
-        """
-        return cls(read_prepared(prepared), torch.device(device))
-
-    @classmethod
     def from_pretrained(
         cls,
         name_or_folder: str | os.PathLike[str],
@@ -72,12 +64,12 @@ class InstructorModel:
         precision: str = "float32",
         device: str = "cpu",
     ) -> InstructorModel:
-        """Load a model by its name, which downloads and prepares it where that was not done before.
+        """Load a model by its name. If it is not on this machine yet, download and prepare it first.
 
         Args:
-            name_or_folder: A known name (see `known_models`), a hub id ("owner/name"), or a folder: a checkpoint in
-                the hub's layout or a prepared folder.
-            revision: Branch, tag or commit of a model on the hub. The default is its main branch.
+            name_or_folder: A known name (see `known_models`), a hub id ("owner/name"), or a folder, which holds a
+                checkpoint in the hub's layout or a prepared model.
+            revision: The branch, tag or commit of a model on the hub. By default, the hub's main branch.
             precision: "float32", "bfloat16" or "int8"; see `prepare`.
             device: "cpu", "cuda" or "cuda:N".
 
@@ -85,8 +77,8 @@ class InstructorModel:
             The loaded model.
 
         Raises:
-            ValueError: The name, the revision or the precision is unknown, or the checkpoint is damaged or of an
-                unsupported architecture.
+            ValueError: The name, the revision or the precision is unknown; the checkpoint is damaged or not supported;
+                or a prepared folder was changed or is too narrow for the requested precision.
             FileNotFoundError: The folder or one of its files is missing.
             ConnectionError: The model is not in the local cache and the hub cannot be reached.
             ImportError: The model is on the hub and huggingface_hub is not installed.
@@ -94,14 +86,22 @@ class InstructorModel:
         folder = checkpoint_folder(os.fspath(name_or_folder), revision)
         return cls(prepare_model(folder, precision), torch.device(device))
 
+    @classmethod
+    def load(cls, prepared: str | os.PathLike[str], device: str = "cpu") -> InstructorModel:
+        """Load a prepared folder (see `prepare`) on "cpu", "cuda" or "cuda:N". On a CPU, the weights are memory-mapped.
+
+        Raises FileNotFoundError if a file is missing and ValueError if one is damaged.
+        """
+        return cls(read_prepared(prepared), torch.device(device))
+
     @property
     def dimension(self) -> int:
-        """Width of the vectors."""
+        """The width of the vectors."""
         return self.prepared.dimension
 
     @property
     def max_length(self) -> int:
-        """Most tokens of one sequence, instruction and ``</s>`` included."""
+        """The maximum number of tokens of one sequence, including its instruction and ``</s>``."""
         return self.prepared.max_length
 
     def encode(
@@ -114,16 +114,28 @@ class InstructorModel:
         normalize: bool = True,
         max_batch: int | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Embed texts: float32 (n, dimension), in the order given.
+        """Embed texts.
 
-        ``instruction`` is one for all texts, or one a text; None is an empty one. ``max_length`` lowers the
-        token limit. ``long_text`` says what becomes of a text over the limit: "truncate" reads its beginning,
-        "average" reads windows that overlap by 10 %, each with the instruction, and averages their unit
-        vectors, weighted by their pooled tokens (at most `MAX_WINDOWS`). ``normalize`` gives unit vectors;
-        the vector is zero where the instruction covers every token. ``max_batch`` caps the texts of a pass.
+        The instruction is joined to the text as it is, without a space, and its tokens are left out of the mean. The
+        vector is zero if the instruction covers every token.
 
-        Raises TypeError where ``texts`` is a str or holds anything but str, and ValueError for a limit or a
-        ``long_text`` out of range and where there are not as many instructions as texts.
+        Args:
+            instruction: One instruction for all texts, or one per text. None means no instruction.
+            texts: The texts.
+            max_length: The token limit, from 2 to the model's own limit, which is the default.
+            long_text: What to do with a text over the limit. "truncate" reads only its beginning. "average" reads up to
+                `MAX_WINDOWS` windows, which overlap by 10 % and each repeat the instruction, and averages their
+                vectors, weighted by the number of tokens in their mean.
+            normalize: Whether to scale the vectors to length 1.
+            max_batch: The maximum number of texts or windows per batch. By default, only their tokens limit a batch.
+
+        Returns:
+            The vectors, float32 (texts, dimension).
+
+        Raises:
+            TypeError: ``texts`` is a str, or contains something other than a str.
+            ValueError: ``max_length``, ``long_text`` or ``max_batch`` is out of range, or the number of instructions is
+                not the number of texts.
         """
         return self.encode_counted(
             instruction,
@@ -145,78 +157,87 @@ class InstructorModel:
         normalize: bool = True,
         max_batch: int | None = None,
     ) -> Encoded:
-        """As `encode`, with the tokens read and whether the text was cut."""
-        instructions = _expand_instructions(instruction, texts)
+        """Embed texts as `encode` does, with the same arguments and errors, and also count what was read.
+
+        Returns:
+            The vectors, the number of tokens that were read of each text, and whether its end was cut off.
+        """
+        _check_texts(texts)
+        instructions = _expand_instructions(instruction, len(texts))
         max_length = self._resolve_max_length(max_length)
         if long_text not in LONG_TEXT:
             raise ValueError(f"unknown long_text {long_text!r}: expected one of {', '.join(LONG_TEXT)}")
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"max_batch is {max_batch}, expected at least 1")
-
-        # What repeats, an instruction with its text, is embedded once.
-        distinct: dict[tuple[str, str], int] = {}
-        pairs = zip(instructions, texts, strict=True)
-        pair_of_row = np.array([distinct.setdefault(pair, len(distinct)) for pair in pairs], np.int64)
-
         max_windows = MAX_WINDOWS if long_text == "average" else 1
-        tokens = np.zeros(len(distinct), np.int32)
-        truncated = np.zeros(len(distinct), np.bool_)
+
+        # A pair of instruction and text that is repeated is embedded once.
+        pairs: dict[tuple[str, str], int] = {}
+        pair_of_row = np.array(
+            [pairs.setdefault(pair, len(pairs)) for pair in zip(instructions, texts, strict=True)], np.int64
+        )
         windows: list[Window] = []
-        joined = self._tokenizer.encode(map("".join, distinct), max_tokens=max_windows * max_length)
-        for text, ((pair_instruction, _), ids) in enumerate(zip(distinct, joined, strict=True)):
+        tokens = np.zeros(len(pairs), np.int32)
+        truncated = np.zeros(len(pairs), np.bool_)
+        encodings = self._tokenizer.encode(map("".join, pairs), max_tokens=max_windows * max_length)
+        for i, ((pair_instruction, _), ids) in enumerate(zip(pairs, encodings, strict=True)):
             instruction_tokens = min(self._tokenizer.count_instruction_tokens(pair_instruction), max_length - 1)
-            text_windows, read = cut_windows(text, ids, instruction_tokens, max_length, max_windows)
-            windows += text_windows
-            tokens[text], truncated[text] = read, read < len(ids)
-        vectors = self._embed_windows(windows, len(distinct), normalize, max_batch)
-        return Encoded(vectors[pair_of_row], tokens[pair_of_row], truncated[pair_of_row], len(distinct))
+            pair_windows, tokens[i] = cut_windows(i, ids, instruction_tokens, max_length, max_windows)
+            truncated[i] = tokens[i] < len(ids)
+            windows += pair_windows
+        vectors = self._embed_windows(windows, len(pairs), normalize, max_batch)
+        return Encoded(vectors[pair_of_row], tokens[pair_of_row], truncated[pair_of_row], len(pairs))
 
     def _resolve_max_length(self, max_length: int | None) -> int:
         if max_length is None:
             return self.max_length
         if not 2 <= max_length <= self.max_length:
             raise ValueError(
-                f"max_length is {max_length}; '{self.prepared.name}' takes from 2 to {self.max_length} tokens"
+                f"max_length is {max_length}, expected from 2 to {self.max_length} tokens for '{self.prepared.name}'"
             )
         return max_length
 
     def _embed_windows(
         self, windows: list[Window], count: int, normalize: bool, max_batch: int | None
     ) -> npt.NDArray[np.float32]:
-        """One vector for each of ``count`` texts: the mean of its windows', weighted by their pooled tokens."""
+        """Compute a vector for each of ``count`` texts: the mean over its windows, weighted by their pooled tokens."""
         lengths = np.array([len(window.ids) for window in windows], np.int64)
-        owner = np.array([window.text for window in windows], np.int64)
-        pooled_tokens = np.maximum(lengths - np.array([window.instruction_tokens for window in windows], np.int64), 0)
-        weights = pooled_tokens / np.maximum(np.bincount(owner, pooled_tokens, count)[owner], 1)
+        instruction_tokens = np.array([window.instruction_tokens for window in windows], np.int64)
+        owners = np.array([window.text for window in windows], np.int64)
+        pooled_tokens = np.maximum(lengths - instruction_tokens, 0)
+        weights = pooled_tokens / np.maximum(np.bincount(owners, pooled_tokens, count)[owners], 1)
 
         vectors = torch.zeros(count, self.dimension, device=self._device)
-        order = make_batches(lengths, self._batch_tokens, max_batch)
-        while in_step := list(islice(order, self._batches_in_step)):
-            taken = [[windows[i] for i in batch] for batch in in_step]
+        batches = make_batches(lengths, self._batch_tokens, max_batch)
+        while step := list(islice(batches, self._batches_in_step)):
             pooled = self._encoder.mean_pool(
-                [
-                    Batch([w.ids for w in step_windows], [w.instruction_tokens for w in step_windows])
-                    for step_windows in taken
-                ]
+                [Batch([windows[i].ids for i in batch], instruction_tokens[batch].tolist()) for batch in step]
             )
-            for batch, hidden in zip(in_step, pooled, strict=True):
-                dense = hidden if self._dense is None else self._dense(hidden)
-                share = torch.from_numpy(weights[batch]).to(dense)
-                window_vectors = F.normalize(dense, dim=-1) if normalize else dense
-                vectors.index_add_(0, torch.from_numpy(owner[batch]).to(self._device), window_vectors * share[:, None])
-        averaged = normalize and len(windows) > count
-        result: npt.NDArray[np.float32] = (F.normalize(vectors, dim=-1) if averaged else vectors).cpu().numpy()
+            for batch, hidden in zip(step, pooled, strict=True):
+                embedded = hidden if self._dense is None else self._dense(hidden)
+                embedded = F.normalize(embedded, dim=-1) if normalize else embedded
+                weight = torch.from_numpy(weights[batch]).to(embedded)
+                vectors.index_add_(0, torch.from_numpy(owners[batch]).to(self._device), embedded * weight[:, None])
+        if normalize and len(windows) > count:  # a mean of several unit vectors is shorter than 1
+            vectors = F.normalize(vectors, dim=-1)
+        result: npt.NDArray[np.float32] = vectors.cpu().numpy()
         return result
 
 
-def _expand_instructions(instruction: str | Sequence[str | None] | None, texts: Sequence[str]) -> list[str]:
+def _check_texts(texts: Sequence[str]) -> None:
     if isinstance(texts, str):
-        raise TypeError("texts is one str; pass a list of texts")
+        raise TypeError("texts is a single str; pass a list of texts")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {i} is a {type(text).__name__}, expected a str")
+
+
+def _expand_instructions(instruction: str | Sequence[str | None] | None, count: int) -> list[str]:
+    """Return one instruction per text, with "" for None."""
     if instruction is None or isinstance(instruction, str):
-        return [instruction or ""] * len(texts)
-    if len(instruction) != len(texts):
-        raise ValueError(f"there are {len(instruction)} instructions for {len(texts)} texts; pass one, or one a text")
-    return [row_instruction or "" for row_instruction in instruction]
+        return [instruction or ""] * count
+    if len(instruction) != count:
+        raise ValueError(
+            f"there are {len(instruction)} instructions for {count} texts; pass one instruction, or one per text"
+        )
+    return [text_instruction or "" for text_instruction in instruction]

@@ -1,4 +1,4 @@
-"""From a checkpoint in the hub's layout to a prepared folder."""
+"""Preparing a model: converting a checkpoint in the hub's layout to the folder that workers load."""
 
 from __future__ import annotations
 
@@ -33,24 +33,32 @@ from .linear import get_scale_name, quantize
 from .tokenizer import build_tokenizer
 from .weights import open_safetensors
 
-# What stays float32 in every precision, for it is small and every vector passes through it.
+# These stay float32 in every precision: they are small, and every vector passes through them.
 _ALWAYS_FLOAT32 = ("relative_attention_bias", "final_norm", "dense")
 
 
 def prepare(
     checkpoint: str | os.PathLike[str], precision: str = "float32", into: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Make a prepared folder of ``checkpoint`` and return its path.
+    """Convert a checkpoint to a prepared folder and return its path.
 
-    ``checkpoint`` is a folder in the hub's layout, or a prepared folder; one of float32 may also be narrowed.
-    ``precision`` is "float32", "bfloat16" or "int8" (weights with a scale for each row; the texts' numbers are
-    quantized as they come). The result lies in the cache, named by its content, unless ``into`` names a
-    folder; one that is there already is used again.
+    A folder that is already there is verified and used again.
 
-    Raises FileNotFoundError and ValueError, naming the file, where the checkpoint is incomplete, damaged
-    or of an unsupported architecture; ValueError for an unknown precision, where a prepared model narrower
-    than float32 is wanted in another precision, and where a prepared folder was altered; FileExistsError
-    where ``into`` holds something else.
+    Args:
+        checkpoint: A checkpoint folder in the hub's layout, or a prepared folder. A float32 prepared folder can be
+            converted to a narrower precision.
+        precision: "float32", "bfloat16" or "int8". With int8, each row of a weight matrix has a scale, and
+            activations are quantized while the model runs.
+        into: The folder to write. By default it is in the cache, under a name that contains the hash of the content.
+
+    Returns:
+        The path of the prepared folder.
+
+    Raises:
+        FileNotFoundError: The checkpoint folder or one of its files is missing.
+        ValueError: The precision is unknown; the checkpoint is damaged or not supported (the message names the file);
+            a prepared folder was changed, or is too narrow for the requested precision.
+        FileExistsError: ``into`` already holds something else.
     """
     return prepare_model(checkpoint, precision, into).path
 
@@ -58,7 +66,7 @@ def prepare(
 def prepare_model(
     checkpoint: str | os.PathLike[str], precision: str = "float32", into: str | os.PathLike[str] | None = None
 ) -> PreparedModel:
-    """As `prepare`, but return what the prepared folder's manifest says, with its path."""
+    """Do what `prepare` does, and return the prepared folder's manifest with its path."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     folder = expand_user(checkpoint).absolute()
@@ -69,21 +77,21 @@ def prepare_model(
             return source
         if source.precision not in (precision, "float32"):
             raise ValueError(
-                f"'{source.name}' ({folder}) was prepared in {source.precision}, and {precision} cannot be won back "
-                f"from it. Load the original checkpoint, or keep precision '{source.precision}'."
+                f"'{source.name}' ({folder}) was prepared in {source.precision}; {precision} cannot be recovered from "
+                f"it. Load the original checkpoint, or keep precision '{source.precision}'."
             )
         name = source.name
         model_hash = source.hash if source.precision == precision else _hash_model(source.content_hash, precision)
     else:
         name, model_hash = _name_checkpoint(folder), _hash_model(source.hash_content(), precision)
 
-    final = (
+    target = (
         cache_dir() / make_folder_name(name, precision, model_hash) if into is None else expand_user(into).absolute()
     )
-    if not is_prepared(final):
-        if final.exists() and (not final.is_dir() or any(final.iterdir())):
-            _refuse_occupied(final)
-        with publish_folder(final) as new:
+    if not is_prepared(target):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            _refuse_occupied(target)
+        with publish_folder(target) as new:
             _write_tokenizer(source, new / TOKENIZER)
             _write_weights(source, precision, new / WEIGHTS)
             write_manifest(
@@ -95,20 +103,20 @@ def prepare_model(
                 architecture=source.architecture,
             )
             for file in new.iterdir():
-                file.chmod(0o644)  # whatever the umask and safetensors say: executors may be other users
-    model = read_prepared(final)
-    if model.hash != model_hash:  # also where another process was first, with something else
-        _refuse_occupied(final)
+                file.chmod(0o644)  # executors may run as another user, whatever the umask and safetensors set
+    model = read_prepared(target)
+    if model.hash != model_hash:  # also if another process has just written something else there
+        _refuse_occupied(target)
     model.verify()
     return model
 
 
 def _refuse_occupied(folder: Path) -> NoReturn:
-    raise FileExistsError(f"{folder} exists and holds something else; name a new or an empty folder")
+    raise FileExistsError(f"{folder} exists and holds something else. Pass a new or an empty folder.")
 
 
 def _name_checkpoint(folder: Path) -> str:
-    """A name fit for files: the folder's, or for a snapshot in the hub's cache the repository's."""
+    """Return a name that is safe for files: the folder's, or the repository's for a snapshot in the hub's cache."""
     name = folder.name
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         name = folder.parent.parent.name.rsplit("--", 1)[-1]
@@ -124,20 +132,20 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
         shutil.copyfile(source.path / TOKENIZER, path)
         return
     tokenizer = build_tokenizer(source.tokenizer_json, source.spiece_model)
-    known = max(tokenizer.get_vocab().values()) + 1
-    if known > source.architecture.vocab_size:
+    required = max(tokenizer.get_vocab().values()) + 1
+    if required > source.architecture.vocab_size:
         raise ValueError(
-            f"{source.folder}: the tokenizer knows {known} tokens, but config.json has a "
-            f"vocab_size of {source.architecture.vocab_size}: they do not belong together"
+            f"{source.folder}: the tokenizer needs a vocab_size of at least {required}, but config.json says "
+            f"{source.architecture.vocab_size}. The files do not belong together."
         )
-    # An ordinary piece with that id is not enough: added tokens are looked for first, even inside words.
+    # An ordinary piece with this id is not enough: added tokens are matched first, even inside words.
     added = {str(number): token.content for number, token in tokenizer.get_added_tokens_decoder().items()}
     for listed in source.added_tokens:
         if added.get(listed.id) != listed.content:
             raise ValueError(
                 f"{listed.path} adds the token {short_repr(listed.content)} with the id {short_repr(listed.id)}, "
-                "which the tokenizer lacks: save the checkpoint with a fast "
-                "tokenizer, whose tokenizer.json has all tokens"
+                "which the tokenizer lacks. Save the checkpoint with a fast tokenizer, so that tokenizer.json has all "
+                "tokens."
             )
     tokenizer.save(str(path), pretty=False)
 
@@ -147,13 +155,13 @@ def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Pat
         shutil.copyfile(source.path / WEIGHTS, path)
         return
     tensors: dict[str, Tensor] = {}
-    stored = set()
-    converted = (pair for named in _read_tensors(source) for pair in _convert(*named, precision))
-    for name, tensor in converted:
-        # safetensors wants a storage for each tensor, and a .bin file may share one.
-        memory = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.clone() if memory in stored else tensor
-        stored.add(memory)
+    addresses = set()
+    for source_name, source_tensor in _read_tensors(source):
+        for name, tensor in _convert(source_name, source_tensor, precision):
+            # safetensors requires a storage for each tensor, but tensors in a .bin file may share one.
+            address = tensor.untyped_storage().data_ptr()
+            tensors[name] = tensor.clone() if address in addresses else tensor
+            addresses.add(address)
     save_file(tensors, path)
 
 
@@ -164,9 +172,9 @@ def _read_tensors(source: Checkpoint | PreparedModel) -> Iterable[tuple[str, Ten
 
 
 def _fuse_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    """The encoder's tensors as `T5Encoder` takes them, in float32.
+    """Yield the tensors that `T5Encoder` takes, in float32.
 
-    RMS norm scales the columns of what follows, so each layer's norm is folded into q, k, v and wi.
+    The scale of an RMS norm multiplies the columns of the matrices after it, so it is folded into q, k, v and wi.
     """
     shape, read = checkpoint.architecture, checkpoint.read_encoder_tensor
     inner = shape.num_heads * shape.d_kv
@@ -186,10 +194,8 @@ def _fuse_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         yield f"layers.{i}.qkv", torch.cat(qkv) * norm
         yield f"layers.{i}.o", read(f"{attention}.SelfAttention.o.weight", shape.d_model, inner)
         norm = read(f"{feed_forward}.layer_norm.weight", shape.d_model)
-        yield (
-            f"layers.{i}.wi",
-            read(f"{feed_forward}.DenseReluDense.wi.weight", shape.d_ff, shape.d_model) * norm,
-        )
+        wi = read(f"{feed_forward}.DenseReluDense.wi.weight", shape.d_ff, shape.d_model)
+        yield f"layers.{i}.wi", wi * norm
         yield f"layers.{i}.wo", read(f"{feed_forward}.DenseReluDense.wo.weight", shape.d_model, shape.d_ff)
     yield "final_norm", read("encoder.final_layer_norm.weight", shape.d_model)
     dense = checkpoint.read_dense()
@@ -198,6 +204,7 @@ def _fuse_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
 
 
 def _convert(name: str, tensor: Tensor, precision: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield a tensor in the dtype for its role; a quantized matrix is followed by its scale."""
     if name in _ALWAYS_FLOAT32 or precision == "float32":
         yield name, tensor.float().contiguous()
     elif precision == "bfloat16" or name == "embedding":

@@ -1,8 +1,8 @@
 """The forward pass of a T5 encoder (Raffel et al. 2020) over packed sequences.
 
-The tokens of a batch's sequences stand in one matrix, those of one length side by side, so that the attention
-of each such run needs neither padding nor mask. The weights are the fused ones that `prepare` writes: the
-scale of each layer's norm is folded into the matrix that follows it, and q, k, v are one matrix.
+The tokens of a batch are the rows of one matrix, and sequences of equal length are next to each other in it. Each run
+of equal lengths therefore needs neither padding nor a mask for its attention. `prepare` has fused the weights: the
+scale of each layer's norm is folded into the matrix after it, and q, k and v are one matrix.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from ..models.prepared import Architecture
 from .linear import make_product
 
 _ROWS_MULTIPLE = 16
-"""Batches are filled up to a multiple of so many rows, at 1 to 2 % of the speed.
+"""The number of rows of a batch is rounded up to a multiple of this, which costs 1 to 2 % of the speed.
 
-oneDNN compiles and keeps a kernel for each number of rows it meets, which would add up to hundreds of MB.
+oneDNN compiles and keeps a kernel for each number of rows that it meets, and these would add up to hundreds of MB.
 """
 
 
 class Batch(NamedTuple):
-    """Sequences for one pass, the longest first."""
+    """Sequences for one pass, sorted so that equal lengths are next to each other."""
 
     sequences: Sequence[npt.NDArray[np.int32]]
     instruction_tokens: Sequence[int]
-    """For each sequence, how many leading positions its mean leaves out."""
+    """The number of leading tokens of each sequence that are left out of its mean."""
 
 
 class T5Encoder:
     """A T5 encoder with relu feed-forward, on one device.
 
-    ``tensors`` are those of a prepared folder. The residual stream, the norms and the softmax are float32 in
-    every precision, as are q, k and v on CPUs.
+    ``tensors`` are those of a prepared folder. The residual stream, the norms and the softmax are float32 in every
+    precision, and so are q, k and v on CPUs.
     """
 
     def __init__(self, shape: Architecture, tensors: Mapping[str, Tensor], max_length: int) -> None:
@@ -52,15 +52,16 @@ class T5Encoder:
         ]
         self._final_norm = tensors["final_norm"]
         self._bias = _compute_bias_by_distance(shape, tensors["relative_attention_bias"], max_length)
-        # torch's attention for CPUs is no faster in bfloat16, and oneDNN's products would keep a kernel a length.
+        # On CPUs, torch's attention is no faster in bfloat16, and oneDNN would keep a kernel for each length.
         self._attention_precision = torch.float32 if self._bias.device.type == "cpu" else self._embedding.dtype
 
     def mean_pool(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """Mean of the last hidden states of each sequence, its skipped positions left out.
+        """Compute the mean of each sequence's last hidden states, without those of its instruction.
 
-        Returns a float32 (sequences, d_model) for each batch; zeros where every position is left out. The
-        batches go through the layers in step: a layer's weights are fetched and packed once for all of them,
-        while each batch is small enough for the processor's cache.
+        Returns one float32 (sequences, d_model) per batch. The mean is zero if the instruction covers every token.
+
+        The batches go through each layer together: the weights are fetched and packed once for all of them, while each
+        batch alone is small enough for the processor's cache.
         """
         epsilon = self._shape.layer_norm_epsilon
         packed = [_PackedBatch(batch, self._embedding) for batch in batches]
@@ -72,10 +73,10 @@ class T5Encoder:
                 stream = batch.stream
                 stream += o(self._attend(qkv(_rms_norm(stream, epsilon)), bias, batch.runs))
                 stream += wi.feed_forward(_rms_norm(stream, epsilon), wo)
-        return [batch.mean(_rms_norm(batch.stream, epsilon) * self._final_norm) for batch in packed]
+        return [batch.mean_pool(_rms_norm(batch.stream, epsilon) * self._final_norm) for batch in packed]
 
     def _attend(self, projected: Tensor, bias: Tensor, runs: Sequence[_Run]) -> Tensor:
-        """Attention over each sequence alone: (tokens, 3 x heads x d_kv) to (tokens, heads x d_kv)."""
+        """Compute the attention within each sequence: (tokens, 3 x heads x d_kv) to (tokens, heads x d_kv)."""
         heads, width = self._shape.num_heads, self._shape.d_kv
         projected = projected.to(self._attention_precision)
         attended = projected.new_zeros(len(projected), heads * width)
@@ -87,27 +88,27 @@ class T5Encoder:
         return attended
 
     def _build_bias_matrix(self, length: int) -> Tensor:
-        """The position bias of each head, (heads, length, length).
+        """Build the position bias of each head, (heads, length, length).
 
-        It depends on the distance alone, so that a shorter sequence's is the top left of it.
+        The bias depends only on the distance, so the matrix of a shorter sequence is the top left of this one.
         """
         longest = self._bias.shape[1] // 2 + 1
-        # One row a query: its window into the biases by distance, sliding to the left from row to row.
+        # Each query's row is a window of the biases by distance, which slides one to the left from row to row.
         matrix = self._bias[:, longest - length : longest + length - 1].unfold(1, length, 1).flip(1)
         return matrix.to(self._attention_precision)
 
 
 class _Run(NamedTuple):
-    """Neighbours of one length in a batch."""
+    """Neighboring sequences of equal length in a batch."""
 
     rows: slice
-    """Their tokens' rows."""
+    """The rows of their tokens."""
     sequences: int
     length: int
 
 
 class _PackedBatch:
-    """A batch's tokens, one row each, on their way through the layers."""
+    """The tokens of a batch, one per row, on their way through the layers."""
 
     def __init__(self, batch: Batch, embedding: Tensor) -> None:
         self._lengths = np.array([len(sequence) for sequence in batch.sequences])
@@ -123,33 +124,31 @@ class _PackedBatch:
         ids[:row] = np.concatenate(batch.sequences)
         self.stream = embedding[torch.from_numpy(ids).to(embedding.device)].float()
 
-    def mean(self, hidden: Tensor) -> Tensor:
-        """Mean over each sequence's rows of hidden (tokens, d_model) that are not skipped."""
+    def mean_pool(self, hidden: Tensor) -> Tensor:
+        """Average the rows of ``hidden`` (tokens, d_model) over each sequence, without its instruction."""
         count = len(self._lengths)
         position = np.concatenate([np.arange(length) for length in self._lengths])
         is_pooled = position >= np.repeat(self._instruction_tokens, self._lengths)
         rows = torch.from_numpy(np.flatnonzero(is_pooled)).to(hidden.device)
         owner = torch.from_numpy(np.repeat(np.arange(count), self._lengths)[is_pooled]).to(hidden.device)
         total = hidden.new_zeros(count, hidden.shape[1]).index_add_(0, owner, hidden[rows])
-        counts = torch.from_numpy(np.maximum(self._lengths - self._instruction_tokens, 1)).to(
-            hidden.device, hidden.dtype
-        )
-        return total / counts[:, None]
+        pooled_tokens = np.maximum(self._lengths - self._instruction_tokens, 1)
+        return total / torch.from_numpy(pooled_tokens).to(hidden.device, hidden.dtype)[:, None]
 
 
 def _rms_norm(x: Tensor, epsilon: float) -> Tensor:
-    """Root-mean-square norm without its scale, which the next matrix carries."""
+    """Apply the root-mean-square norm without its scale, which is folded into the next matrix."""
     mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
     return x * torch.rsqrt(mean_square + epsilon)
 
 
 def _compute_bias_by_distance(shape: Architecture, table: Tensor, max_length: int) -> Tensor:
-    """The relative-position bias of each head for the distances -(max_length - 1) .. max_length - 1.
+    """Compute the relative-position bias of each head for the distances -(max_length - 1) to max_length - 1.
 
-    ``table`` is float32 (buckets, heads); returns float32 (heads, 2 x max_length - 1). Half of the buckets
-    serve keys before the query, half those after it; in each half the first half of the distances has a
-    bucket each, the rest share logarithmically wider ones up to the maximum distance (Raffel et al. 2020,
-    section 2.1).
+    ``table`` is float32 (buckets, heads); the result is float32 (heads, 2 x max_length - 1). Half of the buckets are
+    for keys before the query and half for keys after it. In each half, the first half of the buckets has one distance
+    each, and the others cover logarithmically growing ranges up to the maximum distance (Raffel et al. 2020, section
+    2.1).
     """
     half = shape.relative_attention_num_buckets // 2
     exact = half // 2

@@ -1,4 +1,4 @@
-"""T5's tokenizer: one pipeline whatever the checkpoint's files say, and counting an instruction's tokens."""
+"""T5's tokenizer, with the same pipeline whatever the checkpoint's files say."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from ..files import read_bytes, read_json, short_repr
 
 EOS = "</s>"
 _SPECIAL_TOKENS = ("<pad>", EOS, "<unk>")
-_CHARACTERS_PER_PORTION = 1 << 19  # an Encoding takes some 40 times the room of its text, so few live at a time
-_CHARACTERS_PER_TOKEN = 8  # more than English takes, so that a long text's first prefix has tokens enough
+_EXTRA_IDS = 100  # T5's <extra_id_0> to <extra_id_99>
+_CHARACTERS_PER_PORTION = (
+    1 << 19
+)  # an Encoding takes about 40 times the memory of its text, so only a few exist at once
+_CHARACTERS_PER_TOKEN = 8  # more than in English, so that the first prefix of a long text has enough tokens
 _GROWTH = 4
 _EXTRA_BLANKS = re.compile(r"[ \t\r\n]+(?=[ \t\r\n])")
 
@@ -35,26 +38,29 @@ class T5Tokenizer:
         self.count_instruction_tokens = lru_cache(maxsize=4096)(self._count_instruction_tokens)
 
     def encode(self, texts: Iterable[str], max_tokens: int | None = None) -> Iterator[npt.NDArray[np.int32]]:
-        """Token ids of each text, each with its ``</s>``, not truncated.
+        """Yield the token ids of each text, int32 (tokens,), with ``</s>`` at the end and not truncated.
 
-        Of a text with more than ``max_tokens`` tokens they may be a beginning: more than ``max_tokens`` ids, of which
-        the first ``max_tokens`` are the whole text's.
+        If a text has more than ``max_tokens`` tokens, only a prefix of it may be tokenized, long enough to give more
+        than ``max_tokens`` ids. The first ``max_tokens`` of them are the same as for the full text.
         """
         max_characters = None if max_tokens is None else max_tokens * _CHARACTERS_PER_TOKEN
         for portion in _split_into_portions(map(_replace_surrogates, texts), max_characters):
-            heads = [_take_whole_words(text, max_characters) for text in portion]
-            for text, head, encoding in zip(portion, heads, self._tokenizer.encode_batch_fast(heads), strict=True):
+            prefixes = [_take_whole_words(text, max_characters) for text in portion]
+            encodings = self._tokenizer.encode_batch_fast(prefixes)
+            for text, prefix, encoding in zip(portion, prefixes, encodings, strict=True):
                 ids = encoding.ids
-                if max_tokens is not None and len(ids) <= max_tokens and len(head) < len(text):
+                if max_tokens is not None and len(ids) <= max_tokens and len(prefix) < len(text):
                     ids = self._encode_prefix(text, max_tokens)
                 yield np.array(ids, np.int32)
 
     def _encode_prefix(self, text: str, max_tokens: int) -> list[int]:
-        """As `encode` for a text that has few tokens for its length, from a prefix that grows until it has enough.
+        """Do what `encode` does, for a text with few tokens for its length, from a prefix that grows until it suffices.
 
-        Between blanks tokens are independent, so a prefix of whole words has the whole text's. Inside a word of
-        no end, the best pieces may change with every character that follows; but the best pieces up to any place
-        do not, and there is one between two pieces among the prefix's last ``_longest_piece`` characters.
+        Tokens on the two sides of a blank are independent, so a prefix of whole words has the same tokens as the full
+        text. Inside a very long word, each further character may change the best way to divide it into pieces. But the
+        full text's pieces have a boundary somewhere among the last ``_longest_piece`` characters of the prefix, and up
+        to that boundary they are the best pieces of the prefix that ends there. So if all prefixes that end there begin
+        with the same ids, the full text does, too.
         """
         text = _EXTRA_BLANKS.sub("", text)
         size = max_tokens * _CHARACTERS_PER_TOKEN
@@ -63,7 +69,7 @@ class T5Tokenizer:
             if len(ids) > max_tokens:
                 return ids
             ids = self._encode_one(text[:size])
-            shorter = (self._encode_one(text[: size - less]) for less in range(1, self._longest_piece))
+            shorter = (self._encode_one(text[: size - dropped]) for dropped in range(1, self._longest_piece))
             if len(ids) > max_tokens and all(prefix[:max_tokens] == ids[:max_tokens] for prefix in shorter):
                 return ids
             size *= _GROWTH
@@ -75,16 +81,16 @@ class T5Tokenizer:
         return ids
 
     def _count_instruction_tokens(self, instruction: str) -> int:
-        """How many leading positions an instruction keeps out of the pool: its tokens, stripped and alone.
+        """Count the leading tokens that are left out of the mean: those of the instruction alone, stripped of blanks.
 
-        Not aligned to the real boundary in the joined text, as in sentence-transformers.
+        Like sentence-transformers, this ignores where the tokens of instruction and text joined have their boundary.
         """
         stripped = _replace_surrogates(instruction).strip()
         return len(self._tokenizer.encode(stripped).ids) - 1 if stripped else 0
 
 
 def _replace_surrogates(text: str) -> str:
-    """``text`` as UTF-8 can hold it: a pair of surrogates becomes its character, a lone one U+FFFD."""
+    """Make ``text`` valid for UTF-8: a pair of surrogates becomes its character, and a lone surrogate U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -93,7 +99,7 @@ def _replace_surrogates(text: str) -> str:
 
 
 def _take_whole_words(text: str, max_characters: int | None) -> str:
-    """A text of at most ``max_characters`` characters: its beginning, up to a blank where it has one."""
+    """Return a prefix of at most ``max_characters`` characters, which ends at a blank if it contains one."""
     if max_characters is None or len(text) <= max_characters:
         return text
     blank = text.rfind(" ", 0, max_characters)
@@ -101,7 +107,10 @@ def _take_whole_words(text: str, max_characters: int | None) -> str:
 
 
 def _split_into_portions(texts: Iterable[str], max_characters: int | None) -> Iterator[list[str]]:
-    """The texts in lists of about `_CHARACTERS_PER_PORTION` characters; of each, ``max_characters`` count."""
+    """Group the texts into lists of about `_CHARACTERS_PER_PORTION` characters, at most ``max_characters`` per text.
+
+    A single text may have more characters than that. It ends its list.
+    """
     portion: list[str] = []
     characters = 0
     for text in texts:
@@ -115,23 +124,22 @@ def _split_into_portions(texts: Iterable[str], max_characters: int | None) -> It
 
 
 def build_tokenizer(tokenizer_json: Path | None, spiece_model: Path | None) -> Tokenizer:
-    """A checkpoint's tokenizer with T5's pipeline: Precompiled, WhitespaceSplit, Metaspace, ``$A </s>``.
+    """Build a checkpoint's tokenizer with T5's pipeline: Precompiled, WhitespaceSplit, Metaspace, ``$A </s>``.
 
-    transformers 5 sets that pipeline by itself and transformers 4 follows tokenizer.json, which in some
-    checkpoints says otherwise; so neither the stored pipeline nor a stored truncation is kept. Without
-    tokenizer.json the vocabulary comes from ``spiece.model``, as T5 lays it out: the pieces, then
-    ``<extra_id_99>`` to ``<extra_id_0>``.
+    transformers 5 always sets this pipeline, while transformers 4 follows tokenizer.json, which in some checkpoints has
+    another one. So neither the stored pipeline nor a stored truncation is kept. Without tokenizer.json, the vocabulary
+    comes from ``spiece.model`` in T5's order: the pieces, then ``<extra_id_99>`` to ``<extra_id_0>``.
 
-    Raises ValueError, naming the file, where it is not what a T5 tokenizer needs.
+    Raises ValueError, naming the file, if the file is not one of a T5 tokenizer.
     """
     if tokenizer_json is not None:
-        tokenizer, charsmap = _read_tokenizer_json(tokenizer_json)
+        source = tokenizer_json
+        tokenizer, charsmap = _read_tokenizer_json(source)
         if charsmap is None and spiece_model is not None:
             charsmap = _read_sentencepiece(spiece_model).normalizer_spec.precompiled_charsmap
-        source = tokenizer_json
     elif spiece_model is not None:
-        tokenizer, charsmap = _build_from_sentencepiece(spiece_model)
         source = spiece_model
+        tokenizer, charsmap = _build_from_sentencepiece(source)
     else:
         raise ValueError("a T5 checkpoint needs tokenizer.json or spiece.model")
 
@@ -148,25 +156,25 @@ def build_tokenizer(tokenizer_json: Path | None, spiece_model: Path | None) -> T
         )
         tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
         tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, eos)])
-        # As executors will read it, over every character of the basic plane: an unknown one needs an <unk>, and a
-        # damaged character map shows only where it is used.
+        # Load it as executors will, and encode every character of the Basic Multilingual Plane. An unknown character
+        # fails without an <unk> token, and a damaged character map fails only when it is used.
         Tokenizer.from_str(tokenizer.to_str()).encode(_join_every_character())
     return tokenizer
 
 
 def _join_every_character() -> str:
-    """The characters of the basic plane, in words of 64."""
+    """Join the characters of the Basic Multilingual Plane to words of 64."""
     starts = (start for start in range(0, 1 << 16, 64) if not 0xD800 <= start < 0xE000)
     return " ".join("".join(map(chr, range(start, start + 64))) for start in starts)
 
 
 @contextmanager
 def _name_file_in_errors(path: Path) -> Iterator[None]:
-    """Whatever goes wrong inside is a ValueError that names the file."""
+    """Turn every error inside the block into a ValueError that names the file."""
     try:
         yield
-    except BaseException as error:  # tokenizers raises plain Exception for what it cannot read
-        # A panic in tokenizers comes as a BaseException without a public name.
+    except BaseException as error:  # tokenizers raises a plain Exception for content that it cannot read
+        # A panic inside tokenizers raises a BaseException that has no public name.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise ValueError(f"{path} is not a readable T5 tokenizer: {error}") from error
@@ -178,24 +186,22 @@ def _read_tokenizer_json(path: Path) -> tuple[Tokenizer, bytes | None]:
         model = content.get("model")
         kind = model.get("type", "Unigram") if isinstance(model, dict) else None
         if kind != "Unigram":
-            raise ValueError(
-                f"its model is {kind[:30] if isinstance(kind, str) else short_repr(kind)}, not T5's Unigram"
-            )
+            raise ValueError(f"its model is {short_repr(kind)}, not T5's Unigram")
         charsmap = _find_charsmap(content.get("normalizer"))
-        # The stored pipeline is replaced, so it need not even be readable by this tokenizers version.
+        # The stored pipeline is replaced, so this version of tokenizers need not be able to read it.
         content.update(normalizer=None, pre_tokenizer=None, post_processor=None, decoder=None)
         tokenizer = Tokenizer.from_str(json.dumps(content))
         for token in content.get("added_tokens") or []:
-            # tokenizers numbers what the vocabulary lacks anew, whatever the file says.
+            # tokenizers ignores the stored id of a token that its vocabulary lacks, and assigns a new one.
             if token["content"] in _SPECIAL_TOKENS and tokenizer.token_to_id(token["content"]) != token["id"]:
                 raise ValueError(
-                    f"its added token {short_repr(token['content'])} has not the id {token['id']} in its model"
+                    f"its model does not give the added token {short_repr(token['content'])} the id {token['id']}"
                 )
         return tokenizer, charsmap
 
 
 def _find_charsmap(normalizer: Any) -> bytes | None:
-    """The Precompiled character map in a normalizer of tokenizer.json, alone or inside a Sequence."""
+    """Find the Precompiled character map in a normalizer of tokenizer.json, which may be inside a Sequence."""
     if not isinstance(normalizer, dict):
         return None
     if normalizer.get("type") == "Precompiled":
@@ -212,22 +218,24 @@ def _find_charsmap(normalizer: Any) -> bytes | None:
     return next((charsmap for charsmap in map(_find_charsmap, parts) if charsmap is not None), None)
 
 
-def _build_from_sentencepiece(path: Path, extra_ids: int = 100) -> tuple[Tokenizer, bytes | None]:
+def _build_from_sentencepiece(path: Path) -> tuple[Tokenizer, bytes | None]:
     model = _read_sentencepiece(path)
     trained = model.trainer_spec
-    # A file that was cut between two pieces parses as well, but what follows the pieces is then missing.
+    # A file that was cut off between two pieces can be parsed, too, but lacks the specs that follow the pieces.
     if not model.HasField("normalizer_spec") or trained.model_type != trained.UNIGRAM:
-        raise ValueError(f"{path} is not a sentencepiece model of the kind Unigram, or it was cut. Download it again.")
+        raise ValueError(
+            f"{path} is not a sentencepiece model of type Unigram, or it is incomplete. Download it again."
+        )
     pieces = [piece.piece for piece in model.pieces]
     if not {*_SPECIAL_TOKENS} <= {*pieces} or pieces.index("<unk>") != trained.unk_id:
         raise ValueError(f"{path} lacks one of the pieces {', '.join(_SPECIAL_TOKENS)}: it is not a T5 tokenizer")
     for piece in model.pieces:
         if piece.type in (piece.USER_DEFINED, piece.CONTROL) and piece.piece not in _SPECIAL_TOKENS:
             raise ValueError(
-                f"{path} has the piece {short_repr(piece.piece)}, which stands for itself: save the checkpoint with a "
-                "fast tokenizer, whose tokenizer.json says how"
+                f"{path} has the piece {short_repr(piece.piece)}, which is user-defined or a control piece. Save the "
+                "checkpoint with a fast tokenizer: only its tokenizer.json says how to match such a piece."
             )
-    extra = [f"<extra_id_{i}>" for i in range(extra_ids - 1, -1, -1)]
+    extra = [f"<extra_id_{i}>" for i in reversed(range(_EXTRA_IDS))]
     vocabulary = [(piece.piece, piece.score) for piece in model.pieces] + [(token, 0.0) for token in extra]
     with _name_file_in_errors(path):
         tokenizer = Tokenizer(Unigram(vocabulary, unk_id=trained.unk_id, byte_fallback=False))
@@ -240,13 +248,13 @@ def _read_sentencepiece(path: Path) -> Any:
         from sentencepiece import sentencepiece_model_pb2 as protobuf
     except ImportError as error:
         raise ImportError(
-            f"{path.parent} has no complete tokenizer.json, and making one from {path.name} needs the packages "
+            f"{path.parent} has no complete tokenizer.json, and building one from {path.name} needs the packages "
             "sentencepiece and protobuf: pip install 'spark-instructor-embeddings[hub]'"
         ) from error
     model = protobuf.ModelProto()  # type: ignore[attr-defined]
     content = read_bytes(path)
     try:
         model.ParseFromString(content)
-    except Exception as error:  # protobuf's DecodeError, whose module differs between its versions
+    except Exception as error:  # protobuf's DecodeError, whose module differs between versions
         raise ValueError(f"{path} is not a sentencepiece model: {error}") from error
     return model

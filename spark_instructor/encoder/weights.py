@@ -1,4 +1,4 @@
-"""Opening a checkpoint's weight files: safetensors, sharded safetensors, or pickles that hold tensors alone."""
+"""Opening a checkpoint's weight files: safetensors, sharded safetensors, or a pickle that holds only tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ReadTensor = Callable[[str], Tensor]
 
 
 class Weights:
-    """The weights of one module, each tensor read when it is asked for."""
+    """The weights of one module. A tensor is read from its file when it is asked for."""
 
     def __init__(self, source: Path, files: list[Path], readers: Mapping[str, ReadTensor]) -> None:
         self.source, self.files, self._readers = source, files, readers
@@ -26,29 +26,36 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._readers
 
-    def read(self, name: str, expected: tuple[int, ...]) -> Tensor:
-        """A tensor in float32; ValueError where it is missing, has another shape or holds no finite numbers."""
+    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Read a tensor and convert it to float32.
+
+        Raises ValueError if the tensor is missing, if it has another shape than ``shape``, or if its values are not
+        finite floating-point numbers.
+        """
         if name not in self._readers:
-            raise ValueError(f"{self.source} has no tensor {name}: the weights do not belong to its config.json")
+            raise ValueError(f"{self.source} has no tensor {name}: the weights do not match its config.json")
         tensor = self._readers[name](name)
-        if tuple(tensor.shape) != expected:
+        if tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{self.source}: tensor {name} has the shape {tuple(tensor.shape)}, but "
-                f"{self.source.parent / 'config.json'} asks for {expected}"
+                f"{self.source.parent / 'config.json'} requires {shape}"
             )
         if not tensor.is_floating_point():
             raise ValueError(f"{self.source}: tensor {name} holds {tensor.dtype}, expected floating point")
         try:
             tensor = tensor.detach().float()
-        except RuntimeError as error:  # a dtype that this torch can hold but not convert
+        except RuntimeError as error:  # this torch can load the dtype but not convert it
             raise ValueError(f"{self.source}: tensor {name} holds {tensor.dtype}: {error}") from error
         if not all(math.isfinite(extreme) for extreme in tensor.aminmax()):
-            raise ValueError(f"{self.source}: tensor {name} holds NaN or an infinity in float32. Download it again.")
+            raise ValueError(f"{self.source}: tensor {name} holds NaN or infinity in float32. Download it again.")
         return tensor
 
 
 def open_weights(folder: Path) -> Weights:
-    """The weights in a folder: safetensors, sharded safetensors, or else a pickle without code."""
+    """Open the weights in a folder: safetensors if there are any, sharded or not, otherwise ``pytorch_model.bin``.
+
+    Raises FileNotFoundError if there are no weights and ValueError, naming the file, if one is damaged.
+    """
     single, index, pickled = (
         folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
     )
@@ -62,60 +69,63 @@ def open_weights(folder: Path) -> Weights:
     raise FileNotFoundError(f"{folder} has no weights: expected model.safetensors or pytorch_model.bin")
 
 
-def _open_shards(index: Path) -> Weights:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ValueError(f"{index} has no weight_map")
-    opened: dict[str, Mapping[str, ReadTensor]] = {}
-    for shard in weight_map.values():
-        if (
-            not isinstance(shard, str)
-            or not is_valid_name(shard)
-            or Path(shard).name != shard
-            or not shard.endswith(".safetensors")
-        ):
-            raise ValueError(f"{index} names the shard {short_repr(shard)}, expected a safetensors file beside it")
-        if shard not in opened:
-            if not is_file(index.parent / shard):
-                raise FileNotFoundError(f"{index} names the shard {shard}, which is not there")
-            opened[shard] = open_safetensors(index.parent / shard)
-    missing = [name for name, shard in weight_map.items() if name not in opened[shard]]
-    if missing:
-        raise ValueError(f"{index.parent / weight_map[missing[0]]} has no tensor {missing[0]}, against {index.name}")
-    readers = {name: opened[shard][name] for name, shard in weight_map.items()}
-    return Weights(index, [index, *(index.parent / shard for shard in opened)], readers)
-
-
 def open_safetensors(path: Path) -> Mapping[str, ReadTensor]:
-    """The names in a safetensors file, each with what reads its tensor; ValueError where the file is damaged."""
+    """Map each tensor's name in a safetensors file to a function that reads it; raise ValueError for a damaged file."""
     try:
         file = safe_open(str(path), framework="pt")
         return dict.fromkeys(file.keys(), file.get_tensor)  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}). Download it again.") from error
+        raise ValueError(f"{path} is not a complete safetensors file ({error}). Download it again.") from error
+
+
+def _open_shards(index: Path) -> Weights:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{index} has no weight_map")
+    shards: dict[str, Mapping[str, ReadTensor]] = {}
+    for shard in weight_map.values():
+        if not _is_shard_name(shard):
+            raise ValueError(
+                f"{index} names the shard {short_repr(shard)}, expected a safetensors file in the same folder"
+            )
+        if shard not in shards:
+            if not is_file(index.parent / shard):
+                raise FileNotFoundError(f"{index} names the shard {shard}, which does not exist")
+            shards[shard] = open_safetensors(index.parent / shard)
+    for name, shard in weight_map.items():
+        if name not in shards[shard]:
+            raise ValueError(f"{index.parent / shard} has no tensor {name}, but {index.name} says that it has")
+    readers = {name: shards[shard][name] for name, shard in weight_map.items()}
+    return Weights(index, [index, *(index.parent / shard for shard in shards)], readers)
+
+
+def _is_shard_name(name: object) -> bool:
+    """Tell whether ``name`` can be a safetensors file beside the index, and not one elsewhere."""
+    return isinstance(name, str) and is_valid_name(name) and Path(name).name == name and name.endswith(".safetensors")
 
 
 def _load_pickle(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a .bin file; ``weights_only`` refuses a pickle that would run code."""
+    """Load the tensors of a .bin file; ``weights_only`` refuses a pickle that would run code."""
     try:
-        as_zip = _is_zip(path)
-        if as_zip and _is_compressed(path):  # torch writes none, and maps one as if it held the numbers themselves
+        is_zip = _is_zip(path)
+        if is_zip and _is_compressed(path):  # torch would map the compressed bytes as if they were the numbers
             raise pickle.UnpicklingError("its records are compressed")
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=as_zip)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
+        reason, _, _ = str(error).partition("\n")
         raise ValueError(
-            f"{path} was refused, and nothing in it was run: it holds more than tensors, or it is damaged "
-            f"({str(error).partition(chr(10))[0]}). Use a checkpoint in safetensors."
+            f"{path} was refused, and no code in it was run: it holds more than tensors, or it is damaged ({reason}). "
+            "Use a checkpoint in safetensors format."
         ) from error
-    except Exception as error:  # torch and its unpickler raise many kinds over damaged files
-        raise ValueError(f"{path} is not a whole weight file ({error}). Download it again.") from error
+    except Exception as error:  # torch and its unpickler raise errors of many types for damaged files
+        raise ValueError(f"{path} is not a complete weight file ({error}). Download it again.") from error
     if not isinstance(tensors, dict):
-        raise ValueError(f"{path} does not hold a state dict: expected tensors by name")
+        raise ValueError(f"{path} does not hold a state dict: expected a dict that maps names to tensors")
     for name, tensor in tensors.items():
         if not _is_plain(tensor):
             raise ValueError(
-                f"{path} does not hold a state dict: {short_repr(name)} is not a dense tensor with all "
-                "its numbers in the file"
+                f"{path} does not hold a state dict: {short_repr(name)} is not a dense tensor whose values are all in "
+                "the file"
             )
     return tensors
 
@@ -131,7 +141,10 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _is_plain(tensor: object) -> bool:
-    """Whether it is a dense tensor whose storage backs its shape: a stride of 0 makes any size of one number."""
+    """Tell whether this is a dense tensor with storage for its whole shape.
+
+    With a stride of 0, a single number could pretend to be a tensor of any size.
+    """
     if not isinstance(tensor, Tensor) or tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

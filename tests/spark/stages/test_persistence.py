@@ -267,5 +267,5 @@ def test_bfloat16_cannot_be_widened(spark, tiny, path):
     data = spark.createDataFrame([("some text",)], "text string")
     assert loaded.getPrecision() == "bfloat16"
     assert loaded.transform(data).select(F.size("vector").alias("n")).collect()[0].n == 64
-    with pytest.raises(ValueError, match=r"'tiny' .* was prepared in bfloat16, and float32 cannot be won back"):
+    with pytest.raises(ValueError, match=r"'tiny' .* was prepared in bfloat16; float32 cannot be recovered"):
         loaded.setPrecision("float32").transform(data)

@@ -135,8 +135,8 @@ def test_unsupported_model(checkpoint, tmp_path, change, says):
 
 
 DAMAGED_JSON = {
-    "cut": (text("config.json", '{"model_type": '), r"config\.json is not json"),
-    "empty": (text("modules.json", ""), r"modules\.json is not json"),
+    "cut": (text("config.json", '{"model_type": '), r"config\.json is not valid JSON"),
+    "empty": (text("modules.json", ""), r"modules\.json is not valid JSON"),
     "list for object": (write("config.json", []), r"config\.json holds a list, expected a dict"),
     "object for list": (write("modules.json", {}), r"modules\.json holds a dict, expected a list"),
     "null": (write("sentence_bert_config.json", None), "holds a NoneType, expected a dict"),
@@ -154,11 +154,11 @@ DAMAGED_JSON = {
     "added tokens": (edit("tokenizer_config.json", added_tokens_decoder={"1020": "[MED]"}), "expected an object whose"),
     "a list of added tokens": (
         edit("tokenizer_config.json", added_tokens_decoder=[]),
-        r"decoder is \[\], expected tokens",
+        r"decoder is \[\], expected an object that maps",
     ),
     "an added token's id": (
         write("added_tokens.json", {"</s>": "1"}),
-        "of '</s>' is of the kind str, expected a whole",
+        "of '</s>' has type str, expected a whole",
     ),
 }
 
@@ -171,7 +171,7 @@ def test_damaged_json(checkpoint, tmp_path, change, says):
 
 def test_json_in_another_encoding(checkpoint, tmp_path):
     (checkpoint / "config.json").write_bytes(b"\xff\xfe{\x00}\x00")
-    assert_refused(checkpoint, tmp_path / "prepared", ValueError, r"config\.json is not json")
+    assert_refused(checkpoint, tmp_path / "prepared", ValueError, r"config\.json is not valid JSON")
 
 
 @pytest.mark.parametrize("path", ["../other/2_Dense", "/2_Dense", "2_Dense/../../other/2_Dense", "{other}/2_Dense"])
@@ -219,7 +219,7 @@ class TestShapes:
         edit_json(checkpoint / "config.json", vocab_size=900)
         tensors = tensors_of(checkpoint)
         write_weights(checkpoint, tensors)
-        assert_refused(checkpoint, tmp_path / "prepared", ValueError, "the tokenizer knows .* a vocab_size of 900")
+        assert_refused(checkpoint, tmp_path / "prepared", ValueError, "the tokenizer needs .* config.json says 900")
 
     @pytest.mark.parametrize("stored_as", ["safetensors", "bin"])
     @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ class TestDamagedWeights:
         )
         weights = checkpoint / name
         os.truncate(weights, int(kept * weights.stat().st_size) if kept < 1 else kept)
-        assert_refused(checkpoint, tmp_path / "prepared", ValueError, rf"{name} (is not a whole|was refused)")
+        assert_refused(checkpoint, tmp_path / "prepared", ValueError, rf"{name} (is not a complete|was refused)")
 
     @pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"version https://git-lfs.github.com/spec/v1\n", b"PK"])
     @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
@@ -262,7 +262,7 @@ class TestDamagedWeights:
         """A web page or a git-lfs pointer under the name of the weights."""
         (checkpoint / "model.safetensors").unlink()
         (checkpoint / name).write_bytes(content * 5)
-        assert_refused(checkpoint, tmp_path / "prepared", ValueError, rf"{name} (is not a whole|was refused)")
+        assert_refused(checkpoint, tmp_path / "prepared", ValueError, rf"{name} (is not a complete|was refused)")
 
     @pytest.mark.parametrize("content", [[torch.ones(2)], {"shared.weight": 1.0}, torch.ones(3)], ids=type)
     def test_not_a_state_dict(self, checkpoint, tmp_path, content):
@@ -310,7 +310,7 @@ class TestShardIndex:
     def test_names_something_else(self, whole, sharded, tmp_path, shard):
         shutil.copytree(whole["safetensors"], tmp_path / "other")
         edit_json(sharded / "model.safetensors.index.json", weight_map={"shared.weight": shard})
-        assert_refused(sharded, tmp_path / "prepared", ValueError, "expected a safetensors file beside it")
+        assert_refused(sharded, tmp_path / "prepared", ValueError, "expected a safetensors file in the same folder")
 
     def test_missing_shard(self, sharded, tmp_path):
         (sharded / "model-00002-of-00002.safetensors").unlink()

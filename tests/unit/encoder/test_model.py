@@ -126,8 +126,8 @@ class TestArguments:
             ("a str", {}, TypeError, "list of texts"),
             (["a", None], {}, TypeError, "text 1 is a NoneType"),
             (["a"], {"instruction": ["x", "y"]}, ValueError, "2 instructions for 1 texts"),
-            (["a"], {"max_length": 513}, ValueError, "takes from 2 to 512"),
-            (["a"], {"max_length": 1}, ValueError, "takes from 2 to 512"),
+            (["a"], {"max_length": 513}, ValueError, "expected from 2 to 512"),
+            (["a"], {"max_length": 1}, ValueError, "expected from 2 to 512"),
             (["a"], {"max_batch": 0}, ValueError, "at least 1"),
             (["a"], {"long_text": "split"}, ValueError, "truncate, average"),
         ],
@@ -198,7 +198,7 @@ class TestFromPretrained:
 
     def test_narrower_folder(self, tiny):
         """The precision of a folder that was prepared is not guessed."""
-        with pytest.raises(ValueError, match="was prepared in int8, and float32 cannot"):
+        with pytest.raises(ValueError, match="was prepared in int8; float32 cannot be recovered"):
             InstructorModel.from_pretrained(prepare(tiny, "int8"))
 
 

@@ -161,9 +161,7 @@ class TestFromPrepared:
     )
     def test_only_float32_is_narrowed(self, checkpoint, source, wanted):
         prepared = prepare(checkpoint, source)
-        with pytest.raises(
-            ValueError, match=rf"'checkpoint' .*was prepared in {source}, and {wanted} cannot"
-        ) as raised:
+        with pytest.raises(ValueError, match=rf"'checkpoint' .*was prepared in {source}; {wanted} cannot") as raised:
             prepare(prepared, wanted)
         assert str(prepared) in str(raised.value)
 
