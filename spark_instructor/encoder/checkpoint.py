@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from ..files import JsonObject, is_file, is_valid_name, read_json, report_unread
 from ..models.prepared import MAX_LENGTH, Architecture, hash_file
 from .weights import open_weights
 
+logger = logging.getLogger(__name__)
+
 _DEFAULT_MAX_LENGTH = 512  # T5's own limit, for checkpoints that give none
 _UNLIMITED = 10**9  # for a tokenizer without a limit, transformers writes 10**30
 _MAX_LENGTH_KEYS = (
@@ -22,6 +25,7 @@ _MAX_LENGTH_KEYS = (
 )
 _LAYOUTS = [["Transformer", "Pooling", *rest] for rest in ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])]
 _SUPPORTED = "Supported are T5 encoders with relu feed-forward: INSTRUCTOR, GTR-T5 and Sentence-T5."
+_LARGE_FILE = 1 << 28  # bytes; hashing takes long enough to be logged
 
 
 class _Module(NamedTuple):
@@ -70,6 +74,9 @@ class Checkpoint:
         digest = hashlib.sha256()
         for path in sorted(set(self._hashed_files)):
             with report_unreadable(path):
+                size = path.stat().st_size
+                if size >= _LARGE_FILE:
+                    logger.info("Hashing %s (%.1f GB)", path, size / 1e9)
                 digest.update(f"{path.relative_to(self.folder)}\0{hash_file(path)}\n".encode())
         return digest.hexdigest()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -32,6 +34,8 @@ from .checkpoint import Checkpoint
 from .linear import get_scale_name, quantize
 from .tokenizer import build_tokenizer
 from .weights import open_safetensors
+
+logger = logging.getLogger(__name__)
 
 # These stay float32 in every precision: they are small, and every vector passes through them.
 _ALWAYS_FLOAT32 = ("relative_attention_bias", "final_norm", "dense")
@@ -91,6 +95,8 @@ def prepare_model(
     if not is_prepared(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             _refuse_occupied(target)
+        logger.info("Preparing %s in %s: writing %s", name, precision, target)
+        start = time.perf_counter()
         with publish_folder(target) as new:
             _write_tokenizer(source, new / TOKENIZER)
             _write_weights(source, precision, new / WEIGHTS)
@@ -104,6 +110,7 @@ def prepare_model(
             )
             for file in new.iterdir():
                 file.chmod(0o644)  # executors may run as another user, whatever the umask and safetensors set
+        logger.info("Prepared %s in %s in %.1f seconds", name, precision, time.perf_counter() - start)
     model = read_prepared(target)
     if model.hash != model_hash:  # also if another process has just written something else there
         _refuse_occupied(target)

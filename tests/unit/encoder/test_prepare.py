@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from processes import run_python
 from safetensors.torch import load_file
 
 from spark_instructor.encoder import InstructorModel, prepare, prepare_model
+from spark_instructor.encoder import checkpoint as checkpoint_module
 from spark_instructor.models.prepared import cache_dir, read_prepared
 
 FILES = {"model.safetensors", "tokenizer.json", "prepared.json"}
@@ -101,6 +104,31 @@ class TestResult:
         snapshot = tmp_path / "models--hkunlp--instructor-base" / "snapshots" / "0123abcd"
         shutil.copytree(checkpoint, snapshot)
         assert read_prepared(prepare(snapshot)).name == "instructor-base"
+
+
+class TestLog:
+    def test_what_takes_long_is_logged(self, caplog, monkeypatch, checkpoint, tmp_path):
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        largest = max(checkpoint.glob("*"), key=lambda path: path.stat().st_size)
+        monkeypatch.setattr(checkpoint_module, "_LARGE_FILE", largest.stat().st_size)
+        with caplog.at_level(logging.INFO, logger="spark_instructor"):
+            made = prepare(checkpoint, "int8")
+        assert {record.levelname for record in caplog.records} == {"INFO"}
+        hashing, preparing, prepared = caplog.messages
+        assert hashing.startswith(f"Hashing {largest} (")
+        assert preparing == f"Preparing checkpoint in int8: writing {made}"
+        assert re.fullmatch(r"Prepared checkpoint in int8 in \d+\.\d seconds", prepared)
+
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="spark_instructor"):
+            prepare(made, "int8")
+        assert caplog.messages == []
+
+    def test_silent_by_default(self, checkpoint):
+        code = "import sys; from spark_instructor.encoder import prepare; prepare(sys.argv[1])"
+        ran = subprocess.run([sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=True)
+        assert ran.stdout == ""
+        assert "repar" not in ran.stderr
 
 
 class TestContent:
