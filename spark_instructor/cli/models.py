@@ -39,6 +39,6 @@ def run_prepare(arguments: argparse.Namespace) -> None:
     from ..encoder import prepare_model
 
     checkpoint = checkpoint_folder(arguments.model, arguments.revision)
-    model = prepare_model(checkpoint, arguments.precision or "float32", into=arguments.into)
+    model = prepare_model(checkpoint, arguments.precision, into=arguments.into)
     print(model.path)
     print(f"{model.name} in {model.precision}, {model.dimension} floats per text, {model.size / 1e6:,.0f} MB")

@@ -61,7 +61,7 @@ class InstructorModel:
         cls,
         name_or_folder: str | os.PathLike[str],
         revision: str | None = None,
-        precision: str = "float32",
+        precision: str | None = None,
         device: str = "cpu",
     ) -> InstructorModel:
         """Load a model by its name. If it is not on this machine yet, download and prepare it first.
@@ -70,7 +70,8 @@ class InstructorModel:
             name_or_folder: A known name (see `known_models`), a hub id ("owner/name"), or a folder, which holds a
                 checkpoint in the hub's layout or a prepared model.
             revision: The branch, tag or commit of a model on the hub. By default, the hub's main branch.
-            precision: "float32", "bfloat16" or "int8"; see `prepare`.
+            precision: "float32", "bfloat16" or "int8"; see `prepare`. By default the precision of a prepared folder,
+                and float32 for a checkpoint.
             device: "cpu", "cuda" or "cuda:N".
 
         Returns:

@@ -41,8 +41,15 @@ logger = logging.getLogger(__name__)
 _ALWAYS_FLOAT32 = ("relative_attention_bias", "final_norm", "dense")
 
 
+_FileStates = tuple[tuple[str, int, int], ...]
+"""Path, size in bytes and modification time in nanoseconds of each file."""
+
+# Hashing a checkpoint takes seconds, and each use of `instructor_embed` would repeat it.
+_prepared_models: dict[tuple[object, ...], tuple[_FileStates, PreparedModel]] = {}
+
+
 def prepare(
-    checkpoint: str | os.PathLike[str], precision: str = "float32", into: str | os.PathLike[str] | None = None
+    checkpoint: str | os.PathLike[str], precision: str | None = None, into: str | os.PathLike[str] | None = None
 ) -> Path:
     """Convert a checkpoint to a prepared folder and return its path.
 
@@ -51,8 +58,9 @@ def prepare(
     Args:
         checkpoint: A checkpoint folder in the hub's layout, or a prepared folder. A float32 prepared folder can be
             converted to a narrower precision.
-        precision: "float32", "bfloat16" or "int8". With int8, each row of a weight matrix has a scale, and
-            activations are quantized while the model runs.
+        precision: "float32", "bfloat16" or "int8". By default the precision of a prepared folder, and float32 for a
+            checkpoint. With int8, each row of a weight matrix has a scale, and activations are quantized while the
+            model runs.
         into: The folder to write. By default it is in the cache, under a name that contains the hash of the content.
 
     Returns:
@@ -68,16 +76,35 @@ def prepare(
 
 
 def prepare_model(
-    checkpoint: str | os.PathLike[str], precision: str = "float32", into: str | os.PathLike[str] | None = None
+    checkpoint: str | os.PathLike[str], precision: str | None = None, into: str | os.PathLike[str] | None = None
 ) -> PreparedModel:
-    """Do what `prepare` does, and return the prepared folder's manifest with its path."""
-    if precision not in PRECISIONS:
+    """Do what `prepare` does, and return the prepared folder's manifest with its path.
+
+    This process remembers the model until the size or the time of a file in one of the two folders changes.
+    """
+    if precision not in (None, *PRECISIONS):
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     folder = expand_user(checkpoint).absolute()
+    target = None if into is None else expand_user(into).absolute()
+    key = (folder, precision, target, os.environ.get("HF_HOME"))
+    states, model = _prepared_models.get(key, ((), None))
+    if model is None or states != _read_states(folder, model.path):
+        model = _prepare(folder, precision, target)
+        _prepared_models[key] = _read_states(folder, model.path), model
+    return model
+
+
+def _read_states(*folders: Path) -> _FileStates:
+    stats = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+def _prepare(folder: Path, precision: str | None, target: Path | None) -> PreparedModel:
     source = read_prepared(folder) if is_prepared(folder) else Checkpoint(folder)
     if isinstance(source, PreparedModel):
+        precision = precision or source.precision
         source.verify()
-        if source.precision == precision and into is None:
+        if source.precision == precision and target is None:
             return source
         if source.precision not in (precision, "float32"):
             raise ValueError(
@@ -87,11 +114,10 @@ def prepare_model(
         name = source.name
         model_hash = source.hash if source.precision == precision else _hash_model(source.content_hash, precision)
     else:
+        precision = precision or "float32"
         name, model_hash = _name_checkpoint(folder), _hash_model(source.hash_content(), precision)
 
-    target = (
-        cache_dir() / make_folder_name(name, precision, model_hash) if into is None else expand_user(into).absolute()
-    )
+    target = target or cache_dir() / make_folder_name(name, precision, model_hash)
     if not is_prepared(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             _refuse_occupied(target)

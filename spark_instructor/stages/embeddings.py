@@ -277,7 +277,6 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         lazyAnnotator: bool | None = None,
     ) -> None:
         super().__init__()
-        self._prepared_folders: dict[tuple[str | None, ...], Path] = {}
         self._set(**self._input_kwargs)
 
     @classmethod
@@ -322,16 +321,10 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         """
         from ..encoder import prepare_model
 
+        model = prepare_model(checkpoint_folder(self.getModel(), self.getRevision()), self._get(self.precision))
         shared = self.getSharedFolder()
-        # This stage and its copies remember the folder, as finding it again means hashing the whole checkpoint.
-        key = (self.getModel(), self.getRevision(), self._get(self.precision), shared)
-        folder = self._prepared_folders.get(key)
-        if folder is not None and is_prepared(folder):
-            return read_prepared(folder)
-        model = prepare_model(checkpoint_folder(self.getModel(), self.getRevision()), self.getPrecision())
         if shared is not None:
-            model = prepare_model(model.path, model.precision, into=local_path(shared) / model.folder_name)
-        self._prepared_folders[key] = model.path
+            model = prepare_model(model.path, into=local_path(shared) / model.folder_name)
         return model
 
     def observe(self, dataset: DataFrame, observation: Observation) -> DataFrame:

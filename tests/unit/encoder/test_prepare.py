@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from spark_instructor.encoder import InstructorModel, prepare, prepare_model
 from spark_instructor.encoder import checkpoint as checkpoint_module
-from spark_instructor.models.prepared import cache_dir, read_prepared
+from spark_instructor.models.prepared import PreparedModel, cache_dir, hash_file, read_prepared
 
 FILES = {"model.safetensors", "tokenizer.json", "prepared.json"}
 ALWAYS_FLOAT32 = {"relative_attention_bias", "final_norm", "dense"}
@@ -132,6 +132,21 @@ class TestLog:
 
 
 class TestContent:
+    @pytest.mark.parametrize("into", [False, True])
+    def test_hashed_once_per_process(self, monkeypatch, checkpoint, tmp_path, into):
+        hashed = []
+        monkeypatch.setattr(checkpoint_module, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+        monkeypatch.setattr(PreparedModel, "verify", lambda model: hashed.append(model.path))
+        target = tmp_path / "into" if into else None
+        prepared = prepare(checkpoint, into=target)
+        hashes = len(hashed)
+        assert prepare(checkpoint, into=target) == prepared
+        assert len(hashed) == hashes > 1
+        for times, file in enumerate([checkpoint / "config.json", prepared / "tokenizer.json"], 2):
+            os.utime(file, (1, 1))
+            assert prepare(checkpoint, into=target) == prepared
+            assert len(hashed) == hashes * times
+
     def test_same_content_elsewhere(self, checkpoint, tmp_path):
         copy = shutil.copytree(checkpoint, tmp_path / "copy" / checkpoint.name)
         assert prepare(copy) == prepare(checkpoint)
