@@ -27,6 +27,13 @@ _HOW_TO_INSTALL = (
     "(venv-pack, then spark.archives=env.tar.gz#env and PYSPARK_PYTHON=./env/bin/python)."
 )
 
+_HOW_TO_GET_MEMORY = (
+    "This Python worker ran out of memory while it loaded torch and the model. If spark.executor.pyspark.memory is set, "
+    "Spark divides it by the cores of the executor and limits the address space of each worker to that, including all "
+    "of torch's libraries and the mapped model. Leave it unset, or set it to at least 2 GB per core for instructor_base "
+    "in float32 and 1.5 GB per core in bfloat16."
+)
+
 
 def on_executor(function: str, arguments: dict[str, Any]) -> Callable[[Iterator[Any]], Iterator[Any]]:
     """Return what a task calls with its batches: ``function`` of this package, with ``arguments`` and the batches.
@@ -34,7 +41,7 @@ def on_executor(function: str, arguments: dict[str, Any]) -> Callable[[Iterator[
     ``function`` is a dotted name such as "worker.embed_frames". The returned function is pickled by value and holds
     only plain values, so a worker that lacks this package gets far enough to say so.
     """
-    how_to_install = _HOW_TO_INSTALL
+    how_to_install, how_to_get_memory = _HOW_TO_INSTALL, _HOW_TO_GET_MEMORY
 
     def call(batches: Iterator[Any]) -> Iterator[Any]:
         from importlib import import_module
@@ -42,7 +49,11 @@ def on_executor(function: str, arguments: dict[str, Any]) -> Callable[[Iterator[
         module, _, name = function.rpartition(".")
         try:
             results = getattr(import_module(f"spark_instructor.{module}"), name)(arguments, batches)
+        except MemoryError as error:
+            raise MemoryError(f"{error}. {how_to_get_memory}") from error
         except ImportError as error:
+            if "failed to map" in str(error) or "allocate memory" in str(error):
+                raise MemoryError(f"{error}. {how_to_get_memory}") from error
             raise ImportError(f"{error}. {how_to_install}", name=error.name) from error
         yield from results
 

@@ -6,8 +6,10 @@ import sys
 from types import ModuleType
 
 import pytest
+from processes import run_python
 from pyspark import cloudpickle
 
+from spark_instructor.encoder import prepare
 from spark_instructor.models.host_cache import ModelLocation
 from spark_instructor.udf import create_result_type, create_stage_udf
 from spark_instructor.worker import Job
@@ -55,3 +57,27 @@ def test_a_worker_without_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"torch.*%pip install.*venv-pack"):
         next(udf.func(iter([])))
+
+
+@pytest.mark.parametrize("megabytes", [100, 300])
+def test_a_worker_without_address_space(tiny, tmp_path, megabytes):
+    """What spark.executor.pyspark.memory does to a worker: a limit on its address space."""
+    code = """
+import dataclasses, resource, sys
+from spark_instructor.models.host_cache import ModelLocation
+from spark_instructor.udf import create_stage_udf
+from spark_instructor.worker import Job
+
+model = ModelLocation("tiny", "tiny", sys.argv[1], None)
+job = Job(model, (False,), False, False, "", "cpu", None, None, "truncate")
+embed = create_stage_udf(job, [True]).func
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    next(embed(iter([])))
+except MemoryError as error:
+    print(error)
+"""
+    said = run_python("-c", code, prepare(tiny), megabytes, cwd=tmp_path)
+    assert "This Python worker ran out of memory" in said and "spark.executor.pyspark.memory" in said
