@@ -21,9 +21,7 @@ from ..files import read_bytes, read_json, short_repr
 EOS = "</s>"
 _SPECIAL_TOKENS = ("<pad>", EOS, "<unk>")
 _EXTRA_IDS = 100  # T5's <extra_id_0> to <extra_id_99>
-_CHARACTERS_PER_PORTION = (
-    1 << 19
-)  # an Encoding takes about 40 times the memory of its text, so only a few exist at once
+_CHARACTERS_PER_PORTION = 1 << 19  # an Encoding takes about 40 times the memory of its text
 _CHARACTERS_PER_TOKEN = 8  # more than in English, so that the first prefix of a long text has enough tokens
 _GROWTH = 4
 _EXTRA_BLANKS = re.compile(r"[ \t\r\n]+(?=[ \t\r\n])")
@@ -83,7 +81,7 @@ class T5Tokenizer:
     def _count_instruction_tokens(self, instruction: str) -> int:
         """Count the leading tokens that are left out of the mean: those of the instruction alone, stripped of blanks.
 
-        Like sentence-transformers, this ignores where the tokens of instruction and text joined have their boundary.
+        Like sentence-transformers, this ignores where the instruction ends among the tokens of the joined text.
         """
         stripped = _replace_surrogates(instruction).strip()
         return len(self._tokenizer.encode(stripped).ids) - 1 if stripped else 0
