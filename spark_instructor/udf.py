@@ -28,10 +28,10 @@ _HOW_TO_INSTALL = (
 )
 
 _HOW_TO_GET_MEMORY = (
-    "This Python worker ran out of memory while it loaded torch and the model. If spark.executor.pyspark.memory is set, "
-    "Spark divides it by the cores of the executor and limits the address space of each worker to that, including all "
-    "of torch's libraries and the mapped model. Leave it unset, or set it to at least 2 GB per core for instructor_base "
-    "in float32 and 1.5 GB per core in bfloat16."
+    "This Python worker ran out of memory while it loaded torch and the model. If spark.executor.pyspark.memory is "
+    "set, Spark divides it by the executor's cores and limits the address space of each worker to that, which includes "
+    "all of torch's libraries and the mapped model. Leave it unset, or set it to at least 2 GB per core for "
+    "instructor_base in float32 and 1.5 GB per core in bfloat16."
 )
 
 

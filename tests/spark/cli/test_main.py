@@ -105,7 +105,7 @@ def test_milvus(embed, jsonl, wanted, tmp_path):
     uri = str(tmp_path / "x.db")
     code, out, err = embed(jsonl, "--milvus", uri, "--collection", "c", "--id-col", "id", "--payload-cols", "text")
     assert code == 0, err
-    assert out.endswith(f"Wrote 4 rows to collection c of {uri}, left out 1 nulls and 0 invalid vectors\n")
+    assert out.endswith(f"Wrote 4 rows to collection c of {uri}, skipped 1 nulls and 0 invalid rows\n")
     client = MilvusClient(uri)
     rows = client.query("c", filter="", output_fields=["*"], limit=10)
     client.close()
@@ -136,12 +136,12 @@ def test_errors_are_one_line(embed, jsonl, tmp_path, arguments, says):
 def test_an_output_that_holds_the_input(spark, embed, jsonl, tmp_path):
     code, out, err = embed(jsonl, "--output", tmp_path, "--overwrite")
     assert (code, out) == (1, "")
-    assert f"--overwrite would remove the input {jsonl}" in err and err.count("\n") == 1
+    assert f"--overwrite would delete the input {jsonl}" in err and err.count("\n") == 1
     folder = tmp_path / "of a table"
     spark.read.json(str(jsonl)).write.parquet(str(folder))
     spark.read.parquet(str(folder)).createOrReplaceTempView("passages_in_a_folder")
     assert (
-        "--overwrite would remove the input file:"
+        "--overwrite would delete the input file:"
         in embed("passages_in_a_folder", "--output", folder, "--overwrite")[2]
     )
     assert jsonl.exists() and spark.read.parquet(str(folder)).count() == len(ROWS)

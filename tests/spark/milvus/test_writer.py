@@ -132,7 +132,7 @@ def test_whole_numbers_beside_nulls_stay_whole(spark, uri, collection):
 def test_invalid_vectors(spark, uri, collection):
     rows = [(1, [1.0, 2.0]), (2, [float("nan"), 1.0]), (3, [0.0, 0.0]), (4, [1.0]), (5, None), (None, [1.0, 1.0])]
     df = vectors(spark, rows).coalesce(1)
-    with pytest.raises(Exception, match=r"the row with id 2 cannot be written: 'vector' holds NaN"):
+    with pytest.raises(Exception, match=r"the row with id 2 cannot be written: 'vector' contains NaN"):
         write_to_milvus(df, uri, collection, "id", "vector")
     assert rows_of(uri, collection) == []
     counts = write_to_milvus(df, uri, collection, "id", "vector", on_invalid="skip")
@@ -143,7 +143,9 @@ def test_invalid_vectors(spark, uri, collection):
 def test_an_empty_frame(spark, tmp_path, embedded):
     uri = str(tmp_path / "vectors.db")
     nothing = vectors(spark, [])
-    with pytest.raises(ValueError, match="column 'vector' has no vector to take the collection's dimension from"):
+    with pytest.raises(
+        ValueError, match="column 'vector' has no vector that determines the dimension of the collection"
+    ):
         write_to_milvus(nothing, uri, "c", "id", "vector")
     assert write_to_milvus(nothing, uri, "c", "id", "vector", dimension=2) == WriteCounts(0, 0, 0)
     # What the annotator embedded says its dimension itself.
@@ -160,7 +162,7 @@ def test_an_empty_frame(spark, tmp_path, embedded):
         ({"payload_cols": ["when"]}, "column 'when' is date, expected string"),
         ({"payload_cols": ["a b"]}, "no field named 'a b'"),
         ({"payload_cols": ["id"]}, "a column is named twice"),
-        ({"uri": "vectors"}, "uri is 'vectors', expected a server's address"),
+        ({"uri": "vectors"}, "uri is 'vectors', expected the address of a server"),
         ({"on_invalid": "drop"}, "on_invalid is 'drop', expected one of error, skip"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
@@ -176,11 +178,11 @@ def test_what_the_driver_sees_at_once(spark, tmp_path, change, says):
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ("'a' AS id, array(1f, 2f) AS vector", "column 'id' is string, which its field does not hold"),
+        ("'a' AS id, array(1f, 2f) AS vector", "column 'id' is string, which its field cannot hold"),
         ("1L AS id, array(1f, 2f) AS vec", "there is no field for column 'vec'; rename .* id INT64, vector FLOAT_VEC"),
         ("1L AS id, array(1f, 2f) AS vector, 'x' AS extra", "there is no field for column 'extra'"),
         ("1L AS id, array(1f, 2f) AS vector", "there is no column for the field 'must'"),
-        ("1L AS id, array(1f, 2f) AS vector, 1.5D AS must", "column 'must' is double, which its field does not hold"),
+        ("1L AS id, array(1f, 2f) AS vector, 1.5D AS must", "column 'must' is double, which its field cannot hold"),
         ("1L AS must, array(1f, 2f) AS vector, 1L as id", "'must' must be the primary key"),
     ],
 )
@@ -205,7 +207,7 @@ def test_a_collection_of_another_width(embedded, tmp_path):
     client = MilvusClient(uri)
     client.create_collection("c", dimension=8, primary_field_name="key", id_type="string", max_length=100)
     client.close()
-    with pytest.raises(ValueError, match="column 'vector' has vectors of 64 floats, its field of 8"):
+    with pytest.raises(ValueError, match="column 'vector' has vectors of 64 floats, but its field has vectors of 8"):
         write_to_milvus(embedded, uri, "c", "key", "vector")
 
 

@@ -29,7 +29,7 @@ def loaded_models(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
     for _ in frames:
         time.sleep(0.5)  # so that no executor takes all partitions
-        folders = [folder for folder, *_ in worker._models]
+        folders = [model.folder for model, _ in worker._models]
         yield pd.DataFrame({"executor": os.path.realpath(SparkFiles.getRootDirectory()), "folder": folders})
 
 

@@ -73,6 +73,14 @@ def edit_files(path, edit):
     pq.write_table(type(table).from_pylist([edit(row) for row in table.to_pylist()], table.schema), part)
 
 
+def without_path(schema):
+    """A schema without the path of the model, which differs between a saved stage and a loaded one."""
+    fields = schema.jsonValue()["fields"]
+    for field in fields:
+        field["metadata"].get("spark_instructor", {}).pop("model", None)
+    return fields
+
+
 def test_pipelines(spark, tiny, path):
     """A Pipeline and what it fits give the same saved and loaded, the columns' metadata too."""
     data = spark.createDataFrame([("some text",), ("",), (None,)], "text string").coalesce(1)
@@ -90,7 +98,7 @@ def test_pipelines(spark, tiny, path):
     assert wanted.schema["vector"].metadata["dimension"] == 64
     for loaded in (Pipeline.load(f"{path}/pipeline").fit(data), PipelineModel.load(f"{path}/model")):
         found = loaded.transform(data)
-        assert found.schema == wanted.schema
+        assert without_path(found.schema) == without_path(wanted.schema)
         assert found.collect() == rows
 
 
