@@ -30,6 +30,7 @@ MAX_STRING_BYTES = 65_535
 """Maximum number of bytes of a string field in Milvus."""
 
 _ON_INVALID = ("error", "skip")
+_THROUGH = ("executors", "driver")
 _SERVER = re.compile(r"(https?|tcp|unix)://")
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -78,11 +79,13 @@ def write_to_milvus(
     batch_size: int = 1000,
     on_invalid: str = "error",
     retries: int = 5,
+    through: str = "executors",
 ) -> WriteCounts:
     """Upsert the vectors of a DataFrame into a Milvus collection, and return how many rows were written and skipped.
 
-    The executors write to a server, all tasks at once. Only one process may open a file of milvus-lite, so for a file
-    the rows stream through the driver, one partition at a time; embed into Parquet first if they are many.
+    The executors write to a server, all tasks at once. With ``through="driver"`` the rows stream through the driver
+    instead, one partition at a time; embed into Parquet first if they are many. A file of milvus-lite is always written
+    in this way, since only one process may open it.
 
     The fields of the collection have the names of the columns. If the collection does not exist, it is created with an
     index; if it exists, the columns must fit its fields. Of several rows with the same id, the one written last stays.
@@ -108,12 +111,15 @@ def write_to_milvus(
         batch_size: Maximum number of rows per request.
         on_invalid: "error" to fail on an invalid row, "skip" to skip and count it.
         retries: Maximum number of times a failed request is repeated, after 1, 2, 4 and at most 30 seconds.
+        through: "executors", or "driver" if the executors have no network (as on Databricks serverless).
 
     Raises on the driver ValueError if a column is missing, has another type or does not fit the collection, and if no
     dimension can be determined; and ImportError if pymilvus is not installed.
     """
     if on_invalid not in _ON_INVALID:
         raise ValueError(f"on_invalid is {on_invalid!r}, expected one of {', '.join(_ON_INVALID)}")
+    if through not in _THROUGH:
+        raise ValueError(f"through is {through!r}, expected one of {', '.join(_THROUGH)}")
     if batch_size < 1 or retries < 0:
         raise ValueError(f"batch_size is {batch_size} and retries is {retries}, expected at least 1 and 0")
     uri = os.fspath(uri)
@@ -140,9 +146,11 @@ def write_to_milvus(
         skip_invalid=on_invalid == "skip",
         retries=retries,
     )
-    counts = (
-        target.write(_stream_to_driver(rows, batch_size)) if is_milvus_lite(uri) else _write_on_executors(rows, target)
-    )
+    counts: Iterable[tuple[int, ...]]
+    if through == "driver" or is_milvus_lite(uri):
+        counts = target.write(_stream_to_driver(rows, batch_size))
+    else:
+        counts = _write_on_executors(rows, target)
     return WriteCounts(*map(sum, zip((0, 0, 0), *counts, strict=True)))
 
 
@@ -312,10 +320,19 @@ class _Target:
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> Iterator[WriteCounts]:
         """Write batches; their first column holds the ids and their second the vectors."""
-        with closing(self._retry(lambda: _open(self.uri, self.token, self.db_name))) as client:
+        with closing(self._connect()) as client:
             for batch in batches:
                 for start in range(0, batch.num_rows, self.batch_size):
                     yield self._upsert(client, batch.slice(start, self.batch_size))
+
+    def _connect(self) -> Any:
+        try:
+            return self._retry(lambda: _open(self.uri, self.token, self.db_name))
+        except _pymilvus().exceptions.MilvusException as error:
+            raise ConnectionError(
+                f"write_to_milvus: this process cannot reach Milvus at {self.uri} ({error}). If the executors have no "
+                'network but the driver has, as on Databricks serverless, pass through="driver"'
+            ) from error
 
     def _upsert(self, client: Any, batch: pa.RecordBatch) -> WriteCounts:
         complete = batch.filter(pc.and_(pc.is_valid(batch.column(0)), pc.is_valid(batch.column(1))))

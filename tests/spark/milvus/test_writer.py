@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from vectors import TOLERANCE
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus
+from spark_instructor.milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus, writer
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,14 @@ def test_embedded_and_written_in_one_job(stage, texts, uri, collection, tiny):
 
 
 @pytest.mark.one_kind
+def test_through_the_driver(stage, texts, server, collection, monkeypatch):
+    monkeypatch.delattr(writer, "_write_on_executors")
+    embedded = stage.transform(texts)
+    counts = write_to_milvus(embedded, server, collection, "key", "vector", through="driver")
+    assert counts == WriteCounts(written=39, nulls=1, invalid=0)
+    assert len(rows_of(server, collection)) == 39
+
+
 def test_doubles_are_rounded_not_reinterpreted(spark, uri, collection):
     df = vectors(spark, [(1, [0.1, 0.2, 0.3])], vector="array<double>")
     assert write_to_milvus(df, uri, collection, "id", "vector").written == 1
@@ -162,6 +170,7 @@ def test_an_empty_frame(spark, tmp_path, embedded):
         ({"payload_cols": ["when"]}, "column 'when' is date, expected string"),
         ({"payload_cols": ["a b"]}, "no field named 'a b'"),
         ({"payload_cols": ["id"]}, "a column is named twice"),
+        ({"through": "workers"}, "through is 'workers', expected one of executors, driver"),
         ({"uri": "vectors"}, "uri is 'vectors', expected the address of a server"),
         ({"on_invalid": "drop"}, "on_invalid is 'drop', expected one of error, skip"),
         ({"batch_size": 0}, "batch_size is 0"),

@@ -170,6 +170,16 @@ def test_index_parameters_reach_milvus():
     assert client.made == ("c", [{**wanted, "M": 8, "efConstruction": 64}])
 
 
+def test_an_executor_without_a_network(target, monkeypatch, waits):
+    def fail(*_):
+        raise MilvusException(2, "Fail connecting to server")
+
+    monkeypatch.setattr(milvus_writer, "_open", fail)
+    with pytest.raises(ConnectionError, match=r"cannot reach Milvus at .*Fail connecting.*through=\"driver\""):
+        next(write_batches(dataclasses.asdict(target), iter([batch(GOOD)])))
+    assert waits == [1, 2, 4]
+
+
 def test_counts_of_a_task(target, use):
     use(FakeClient())
     counted = list(write_batches(dataclasses.asdict(target), iter([batch(GOOD), batch(GOOD[:1])])))
