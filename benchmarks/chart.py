@@ -27,7 +27,7 @@ def main() -> None:
     rows = [row for row in figures["results"] if row["set"] == arguments.set and row["seconds"]]
     if not rows:
         raise SystemExit(f"{arguments.figures} has no figures for the set {arguments.set!r}")
-    # The same figures give the same file.
+    # so that the same figures give the same file
     plt.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.family": "sans-serif"})
     draw(rows, figures["sets"][arguments.set], figures["machine"]).savefig(
         arguments.chart, metadata={"Date": None}, facecolor="white"
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def draw(rows: list[dict[str, Any]], texts: dict[str, Any], machine: dict[str, Any]) -> plt.Figure:
-    """Tokens per second as bars, one for each engine and precision, from top to bottom as in the table."""
+    """Draw tokens per second as bars, one per engine and precision, in the order of the table."""
     figure, axes = plt.subplots(figsize=(8, 0.28 * len(rows) + 1.6), layout="constrained")
     engines = list(dict.fromkeys(row["engine"] for row in reversed(rows)))
     y, ticks = 0.0, []

@@ -1,4 +1,4 @@
-"""What the benchmarks share: processes on cores of their own, tables, json, and what machine it was."""
+"""What the benchmarks share: processes pinned to cores, tables, JSON, and a description of the machine."""
 
 import argparse
 import atexit
@@ -33,7 +33,7 @@ PACKAGES = (
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
-# Read when a library starts, so set before a process imports any: one thread for each process.
+# One thread per process. Libraries read these when they start, so they are set before a process imports any.
 ONE_THREAD = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
     "TOKENIZERS_PARALLELISM": "false",
@@ -41,14 +41,16 @@ ONE_THREAD = {
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments, those that every benchmark has among them; the environment is ready for its processes."""
-    parser.add_argument("--model", type=Path, help="an INSTRUCTOR checkpoint's folder (default: random, base's shape)")
+    """Parse the arguments, including those that every benchmark has, and set the environment of its processes."""
+    parser.add_argument(
+        "--model", type=Path, help="folder of an INSTRUCTOR checkpoint (default: random weights, shape of base)"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     if find_spec("sentence_transformers") is None:
-        parser.error("sentence-transformers is missing, which all else is compared with: pip install -e '.[bench]'")
-    arguments.machine = machine()  # now, as the load average is that of other work yet
-    prepared = tempfile.mkdtemp(prefix="benchmarks-")  # of this run: a change of the encoder never meets old files
+        parser.error("sentence-transformers is missing, with which everything is compared: pip install -e '.[bench]'")
+    arguments.machine = machine()  # now, while the load average is still that of other work
+    prepared = tempfile.mkdtemp(prefix="benchmarks-")  # for this run, so that a changed encoder never meets old files
     atexit.register(shutil.rmtree, prepared, ignore_errors=True)
     os.environ.update(ONE_THREAD, HF_HOME=prepared, HF_HUB_OFFLINE="1")
     os.environ.update(TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error", PYTHONWARNINGS="ignore")
@@ -56,12 +58,12 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def cache() -> Path:
-    """The folder for what is made once: the checkpoint, and what engines make of it."""
+    """Return the folder for what is created once: the checkpoint, and what the engines make of it."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "spark_instructor_benchmarks").expanduser()
 
 
 def cores(count: int) -> list[int]:
-    """The last ``count`` of the cores that this process may use, which `taskset` narrows; fewer come up again."""
+    """Return the last ``count`` cores that this process may use (see `taskset`); if there are fewer, they repeat."""
     available = sorted(os.sched_getaffinity(0), reverse=True)
     if len(available) < count:
         say(f"WARNING: {count} cores are wanted, and there are {len(available)}: what runs at once shares them")
@@ -69,43 +71,43 @@ def cores(count: int) -> list[int]:
 
 
 def process(on: Iterable[int]) -> ProcessPoolExecutor:
-    """A fresh process on these cores only, which runs what is submitted to it, one call after the other."""
+    """Return a fresh process, pinned to these cores, that runs the calls submitted to it one after the other."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(set(on),))
 
 
 def _begin(on: set[int]) -> None:
     os.sched_setaffinity(0, on)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no result
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print things that are not results
 
 
 def run_apart(function: Callable[..., Any], *arguments: Any, on: Iterable[int]) -> Any:
-    """What the function returns, run in a fresh process that ends with it."""
+    """Run a function in a fresh process that ends with it, and return its result."""
     with process(on) as one:
         return one.submit(function, *arguments).result()
 
 
 def session(master: str, settings: Mapping[str, str] | None = None) -> "SparkSession":
-    """A classic Spark session that says little; ``settings`` are added to its configuration."""
-    from pyspark.sql import SparkSession  # here, as most that is measured has no Spark
+    """Start a classic Spark session that logs little; ``settings`` are added to its configuration."""
+    from pyspark.sql import SparkSession  # imported here, since most measurements need no Spark
 
     quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
     return SparkSession.builder.master(master).config(map={**quiet, **(settings or {})}).getOrCreate()
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a jsonl file, gzipped or not."""
+    """Read the rows of a JSON lines file, gzipped or not."""
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
 def say(message: str) -> None:
-    """Tell how far the benchmark is, beside its results."""
+    """Report the progress of the benchmark on stderr, apart from its results."""
     print(message, file=sys.stderr, flush=True)
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table in Markdown; the first column holds names, the others figures."""
+    """Print a Markdown table; the first column holds names and the others figures."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -119,7 +121,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> N
 
 
 def write_json(arguments: argparse.Namespace, figures: Mapping[str, Any]) -> None:
-    """Write a benchmark's figures with the command and the machine, where ``--json`` says so."""
+    """Write the figures of a benchmark with its command and its machine, if ``--json`` names a file."""
     if arguments.json is not None:
         command = " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
         content = {"command": command, "machine": arguments.machine, **figures}
@@ -127,7 +129,7 @@ def write_json(arguments: argparse.Namespace, figures: Mapping[str, Any]) -> Non
 
 
 def machine() -> dict[str, Any]:
-    """The processor, memory, system and versions that figures belong to, and how busy it is."""
+    """Return the processor, memory, system and versions that the figures belong to, and how busy the machine is."""
     return {
         "processor": _cpuinfo("model name"),
         "instructions": [flag for flag in CPU_FLAGS if flag in cpu_flags()],
@@ -141,7 +143,7 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_flags() -> list[str]:
-    """What the processor can do, in the kernel's names."""
+    """Return the features of the processor, by the kernel's names."""
     return _cpuinfo("flags").split()
 
 

@@ -1,4 +1,4 @@
-"""INSTRUCTOR as one torch module over transformers' T5, for the engines that run it or translate it."""
+"""INSTRUCTOR as one torch module on top of transformers' T5, for the engines that run or convert it."""
 
 import torch
 from inputs import Model
@@ -10,10 +10,10 @@ INPUTS = ["input_ids", "attention_mask", "pooled_mask"]
 
 
 class Embedder(nn.Module):
-    """From token ids to unit vectors: T5, the mean over the text's tokens, Dense, normalising.
+    """From token ids to unit vectors: T5, the mean over the tokens of the text, Dense, and normalization.
 
-    The position bias is a table instead of a computation in every batch. That is faster, and it keeps the
-    distances' logarithm out of bfloat16, in which OpenVINO puts some distances into the wrong bucket.
+    The position bias is a table instead of a computation in every batch. That is faster, and it
+    avoids the logarithm of the distances in bfloat16, with which OpenVINO puts some distances into the wrong bucket.
     """
 
     def __init__(self, model: Model) -> None:
@@ -29,12 +29,12 @@ class Embedder(nn.Module):
         self.eval()
 
     def to_bfloat16(self) -> None:
-        """Narrow T5; what follows stays float32, or the vectors would not be of unit length."""
+        """Convert T5 to a narrower precision. The rest stays float32, so that the vectors have unit length."""
         self.encoder.bfloat16()
         self.position_bias = self.position_bias.bfloat16()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, pooled_mask: Tensor) -> Tensor:
-        """Vectors (batch, dimension) for ids and masks of 0 and 1, int64 (batch, length)."""
+        """Return vectors (batch, dimension) for ids and masks of 0 and 1, int64 (batch, length)."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
         counted = pooled_mask.unsqueeze(-1).float()
         mean = (hidden * counted).sum(1) / counted.sum(1).clamp(min=1e-9)
@@ -42,6 +42,6 @@ class Embedder(nn.Module):
 
 
 def example() -> tuple[Tensor, ...]:
-    """Inputs to trace the module with."""
+    """Return inputs with which to trace the module."""
     ids = torch.arange(30).view(2, 15)
     return ids, torch.ones_like(ids), (ids % 15 > 3).long()

@@ -1,11 +1,11 @@
-"""How good are a model's vectors? Runs it through the Spark annotator, on tasks in plain jsonl files.
+"""Measure how good a model's vectors are: run it through the Spark annotator on tasks in JSON lines files.
 
 python benchmarks/evaluate.py DATA --json figures.json                     # instructor_tiny
 python benchmarks/evaluate.py DATA --model hkunlp/instructor-base --precision bfloat16
 python benchmarks/evaluate.py MINE --tasks MINE/tasks.json                 # your texts and instructions
 
-A json file describes the tasks (tasks.json beside this script, or your own; README.md says how), the folder DATA holds
-their texts. Each task is run without instructions and with its own. All figures are times 100.
+A JSON file describes the tasks (tasks.json beside this script, or your own; see README.md), and the folder DATA holds
+their texts. Each task is run without instructions and with its own. All figures are multiplied by 100.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 Vectors = npt.NDArray[np.float32]
 Embed = Callable[[str, Sequence[str]], Vectors]
-"""Unit vectors (texts, dimension), given an instruction and the texts."""
+"""Returns unit vectors (texts, dimension) for an instruction and texts."""
 Rows = Sequence[dict[str, Any]]
 Figures = dict[str, float]
 
@@ -45,19 +45,19 @@ TRIPLETS = 4000
 
 
 class Task(Protocol):
-    """What tasks.json describes: ``kind`` chooses the class, all else are its fields."""
+    """A task in tasks.json: ``kind`` selects the class, and everything else is a field of it."""
 
     name: str
 
     def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
-        """The task's figures; ``read`` gives a file's rows."""
+        """Return the figures of the task; ``read`` returns the rows of a file."""
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Spearman's correlation of cosine and judged similarity: rows of ``a``, ``b`` and ``score``.
+    """Spearman correlation of cosine and judged similarity: rows of ``a``, ``b`` and ``score``.
 
-    With ``by``, one for each value of that column, and their mean.
+    With ``by``, one figure per value of that column, and their mean.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Rows of ``text`` and ``pos``, the ids of the right passages, against rows of ``id`` and ``text``."""
+    """Retrieval: rows of ``text`` and ``pos`` (the ids of the right passages) against rows of ``id`` and ``text``."""
 
     name: str
     queries: str
@@ -101,7 +101,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Classification:
-    """Rows of ``text`` and the column ``label``: by the nearest neighbours' vote, and by logistic regression."""
+    """Classification by the nearest neighbors' vote and by logistic regression: rows of ``text`` and ``label``."""
 
     name: str
     train: str
@@ -124,7 +124,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Clustering:
-    """Rows of ``text`` and the column ``label``: v-measure of k-means, mean over the seeds."""
+    """Clustering, by the mean v-measure of k-means over the seeds: rows of ``text`` and ``label``."""
 
     name: str
     texts: str
@@ -143,7 +143,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Rows of ``text`` and two labelled columns; ``instructions`` has one for each of the two. See `sensitivity`."""
+    """Instruction sensitivity: rows of ``text`` and two columns of labels, each with its own instruction."""
 
     name: str
     texts: str
@@ -163,7 +163,7 @@ KINDS: dict[str, type[Task]] = {
 
 
 def similarity(embed: Embed, rows: Rows, instruction: str = "") -> float:
-    """Spearman's correlation of the cosine of ``a`` and ``b`` with ``score``."""
+    """Return the Spearman correlation of the cosine of ``a`` and ``b`` with ``score``."""
     return _spearman(_cosines(embed, rows, instruction), rows)
 
 
@@ -177,7 +177,7 @@ def _spearman(cosines: Vectors, rows: Rows) -> float:
 
 
 def retrieval(queries: Vectors, passages: Vectors, right: Sequence[set[int]]) -> Figures:
-    """hit@1, hit@10 and nDCG@10; ``right`` has the right passages' rows for each query."""
+    """Return hit@1, hit@10 and nDCG@10; ``right`` holds the rows of the right passages for each query."""
     ranked = np.argsort(-(queries @ passages.T), axis=1)[:, :10]
     hits = np.array([[passage in some for passage in row] for row, some in zip(ranked, right, strict=True)])
     gains = 1 / np.log2(np.arange(hits.shape[1]) + 2)
@@ -190,11 +190,11 @@ def retrieval(queries: Vectors, passages: Vectors, right: Sequence[set[int]]) ->
 
 
 def sensitivity(embed: Embed, rows: Rows, instructions: dict[str, str]) -> Figures:
-    """Accuracy under each of two instructions, and their sum less 100.
+    """Return the accuracy under each of two instructions, and their sum minus 100.
 
-    Of an anchor, one text shares the label of the first instruction's facet alone, another that of the second's
-    alone. Under an instruction the one that shares its facet should be nearer. An encoder that ignores
-    instructions scores 0, a perfect one 100.
+    For each anchor, one text shares only the label that the first instruction asks for, and another text only the
+    label that the second asks for. Under an instruction, the text that shares its label should be nearer. An encoder
+    that ignores instructions scores 0, and a perfect one scores 100.
     """
     first, second = instructions
     random = Random(0)
@@ -225,7 +225,7 @@ def sensitivity(embed: Embed, rows: Rows, instructions: dict[str, str]) -> Figur
 
 
 def read_tasks(path: Path) -> list[Task]:
-    """The tasks that a json file describes; SystemExit where it does not say what it has to."""
+    """Return the tasks that a JSON file describes; exit if it lacks something."""
     tasks = []
     for described in json.loads(path.read_text("utf-8")):
         name, kind = described.get("name"), described.pop("kind", None)
@@ -240,7 +240,7 @@ def read_tasks(path: Path) -> list[Task]:
 
 
 def evaluate(tasks: Sequence[Task], data: Path, embed: Embed) -> list[dict[str, Any]]:
-    """A row for each figure of each task: without instructions and with the task's."""
+    """Return one row per figure of each task: without instructions, and with those of the task."""
 
     @cache
     def read(name: str) -> Rows:
@@ -260,7 +260,7 @@ def evaluate(tasks: Sequence[Task], data: Path, embed: Embed) -> list[dict[str, 
 
 
 def print_figures(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """The table of `evaluate`'s rows."""
+    """Format the rows of `evaluate` as a table."""
     common.table(
         title,
         ["task", "figure", "without instructions", "with"],
@@ -290,7 +290,7 @@ def main() -> None:
 
 
 def _embed_in(spark: Any, model: str, precision: str) -> Embed:
-    """Embedding by a stage of this Spark session."""
+    """Return a function that embeds with a stage in this Spark session."""
     import pandas as pd
 
     from spark_instructor import InstructorEmbeddings

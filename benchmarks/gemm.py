@@ -1,4 +1,4 @@
-"""The fastest matrix products that this process's core does, by precision: what an encoder could reach at most."""
+"""Measure the fastest matrix products of one core in each precision, which no encoder can exceed."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 ROWS = (512, 1024, 2048)
 SHAPES = ((768, 768), (768, 2304), (768, 3072), (3072, 768), (1024, 1024))  # (in, out): base's, and a square
-_SECONDS = 0.05  # for each timing
+_SECONDS = 0.05  # per timing
 _TIMINGS = 3
 
 
 def peak(precision: str) -> float:
-    """GFLOP/s of the best kernel at its best shape."""
+    """Return the GFLOP/s of the best kernel at its best shape."""
     kernels = {"float32": _float_kernels, "bfloat16": _float_kernels, "int8": _int8_kernels}[precision]
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return max(
@@ -26,7 +26,7 @@ def peak(precision: str) -> float:
 
 
 def _fastest(kernel: Callable[[], Tensor]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     kernel()
     best = float("inf")
     for _ in range(_TIMINGS):
@@ -39,7 +39,7 @@ def _fastest(kernel: Callable[[], Tensor]) -> float:
 
 
 def _float_kernels(x: Tensor, weight: Tensor) -> Iterator[Callable[[], Tensor]]:
-    yield lambda: F.linear(x, weight)  # in float32 MKL's, where torch has it
+    yield lambda: F.linear(x, weight)  # in float32 this is MKL's kernel, if torch has it
     if torch.backends.mkldnn.is_available():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
         yield lambda: torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
@@ -47,7 +47,7 @@ def _float_kernels(x: Tensor, weight: Tensor) -> Iterator[Callable[[], Tensor]]:
 
 
 def _int8_kernels(x: Tensor, weight: Tensor) -> Iterator[Callable[[], Tensor]]:
-    """oneDNN's product of unsigned activations and signed weights, for which processors have instructions."""
+    """Multiply unsigned activations with signed weights by oneDNN; processors have instructions for this."""
     codes = (x * 30 + 128).clamp(0, 255).to(torch.uint8)
     packed = torch.ops.onednn.qlinear_prepack((weight * 30).clamp(-127, 127).to(torch.int8), None)
     scales, zeros = torch.full((len(weight),), 0.01), torch.zeros(len(weight), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""What the benchmarks embed, and with which model."""
+"""The texts and the models of the benchmarks."""
 
 import dataclasses
 import gzip
@@ -20,7 +20,7 @@ DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
 QUESTION_INSTRUCTION = "Represent the question for retrieval: "
 SETS = ("texts", "queries", "repeats")
 REPEATED = 0.37  # of the rows of the set "repeats"
-CHECKED = 100  # texts of a set whose vectors are compared with float64
+CHECKED = 100  # texts per set whose vectors are compared with float64
 
 SHAPES = {
     "base": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},  # instructor-base
@@ -38,7 +38,7 @@ class TextSet(NamedTuple):
     texts: list[str]
 
     def checked(self) -> "TextSet":
-        """The texts, evenly taken, whose vectors are compared with float64."""
+        """Return evenly spaced texts, whose vectors are compared with float64."""
         return self._replace(texts=self.texts[:: max(len(self.texts) // CHECKED, 1)][:CHECKED])
 
 
@@ -48,14 +48,14 @@ class Model:
 
     path: Path
     derived: Path
-    """Folder for what is made of it once: references, other engines' formats."""
+    """Return the folder for what is derived from it once: references, and the formats of other engines."""
     max_length: int
     config: dict[str, Any]
 
     def flops(self, lengths: npt.NDArray[np.int64]) -> float:
-        """Floating-point operations of the matrix products for texts of these tokens, padding not counted.
+        """Return the floating-point operations of the matrix products for texts of these lengths, without padding.
 
-        Two for each multiply-add of the layers' matrices and of the attention's two products.
+        Each multiply-add counts as two, in the matrices of the layers and in the two products of the attention.
         """
         shape = self.config
         inner = shape["num_heads"] * shape["d_kv"]
@@ -65,9 +65,9 @@ class Model:
 
 
 def model(path: Path | None, shape: str = "base") -> Model:
-    """The checkpoint at ``path``, or one of random weights in a shape of `SHAPES`, made once.
+    """Return the checkpoint at ``path``, or one with random weights and a shape of `SHAPES`, which is created once.
 
-    Raises FileNotFoundError where the path holds no checkpoint.
+    Raises FileNotFoundError if the path holds no checkpoint.
     """
     if path is None:
         path = common.cache() / f"random-{shape}"
@@ -87,7 +87,7 @@ def model(path: Path | None, shape: str = "base") -> Model:
 
 
 def text_set(name: str, count: int) -> TextSet:
-    """One of `SETS`, passages, questions, or passages of which some repeat; at most ``count``, of all lengths."""
+    """Return one of `SETS` (passages, questions, or passages with repeats): at most ``count`` texts of all lengths."""
     if name == "queries":
         return TextSet(name, QUESTION_INSTRUCTION, _sample(_read("queries"), count))
     passages = _sample(_read("passages"), count)
@@ -95,7 +95,7 @@ def text_set(name: str, count: int) -> TextSet:
 
 
 def of_words(words: int, count: int) -> TextSet:
-    """Distinct texts of so many words each, cut from the passages."""
+    """Return distinct texts with this number of words each, cut from the passages."""
     stream = " ".join(_read("passages")).split()
     starts = (i * 7 % (len(stream) - words) for i in range(count))
     return TextSet(
@@ -106,16 +106,16 @@ def of_words(words: int, count: int) -> TextSet:
 
 
 def shares(texts: list[str], count: int) -> list[list[str]]:
-    """The texts dealt into ``count`` shares of equal work: of equally many texts of equal lengths, shuffled."""
+    """Deal the texts into ``count`` shares of equal work, with equally many texts of each length, and shuffle them."""
     dealt: list[list[str]] = [[] for _ in range(count)]
     for i, text in enumerate(sorted(texts, key=len)):
         turn, place = divmod(i, count)
-        dealt[-1 - place if turn % 2 else place].append(text)  # there and back, so that none gets the longer ones
+        dealt[-1 - place if turn % 2 else place].append(text)  # there and back, so that no share gets the longer texts
     return [_shuffled(share) for share in dealt]
 
 
 def _sample(texts: list[str], count: int) -> list[str]:
-    """At most ``count`` of the texts, evenly taken over their lengths, shuffled."""
+    """Take at most ``count`` texts, evenly spaced over their lengths, and shuffle them."""
     if count < len(texts):
         by_length = sorted(texts, key=len)
         texts = [by_length[(2 * i + 1) * len(texts) // (2 * count)] for i in range(count)]
@@ -123,7 +123,7 @@ def _sample(texts: list[str], count: int) -> list[str]:
 
 
 def _with_repeats(texts: list[str]) -> list[str]:
-    """The texts with `REPEATED` of them replaced by their neighbours in length, so that no tokens are saved."""
+    """Replace `REPEATED` of the texts with texts of about the same length, so that the number of tokens stays."""
     by_length = sorted(texts, key=len)
     for i in range(1, len(by_length)):
         if int(i * REPEATED) > int((i - 1) * REPEATED):

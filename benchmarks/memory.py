@@ -1,4 +1,4 @@
-"""How much memory do 1, 2 and 4 Python workers of a host take, and does a batch of long texts take more?
+"""Measure how much memory 1, 2 and 4 Python workers of a host take, and whether a batch of long texts takes more.
 
 python benchmarks/memory.py --json memory.json
 python benchmarks/memory.py --long --json memory.json    # also the second question, which takes minutes
@@ -65,7 +65,7 @@ def _prepared(model: inputs.Model, precision: str) -> Path:
 
 
 def _pss(name: str, kind: str, folder: Path, core: int, texts: int) -> list[float]:
-    """Summed PSS in MB of each number of workers, all of them in use."""
+    """Return the sum of the PSS in MB for each number of workers, all of them in use."""
     workers: list[PythonWorker] = []
     summed = []
     for count in WORKERS:
@@ -79,12 +79,12 @@ def _pss(name: str, kind: str, folder: Path, core: int, texts: int) -> list[floa
 
 
 def _growth(summed: list[float]) -> float:
-    """MB that one more worker takes."""
+    """Return the MB that one more worker takes."""
     return (summed[-1] - summed[0]) / (WORKERS[-1] - WORKERS[0])
 
 
 def _compare_peaks(arguments: argparse.Namespace, core: int) -> dict[str, dict[str, float]]:
-    """The most memory of a worker in MB over one batch of short and one of long texts."""
+    """Return the peak memory of a worker in MB over one batch of short texts and one of long texts."""
     model = inputs.model(None, arguments.long)
     peaks: dict[str, dict[str, float]] = {}
     for precision in arguments.precisions:

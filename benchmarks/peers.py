@@ -1,6 +1,6 @@
-"""The engines that are compared. Each turns an instruction and texts into unit vectors, in a process of its own.
+"""The engines to compare. Each turns an instruction and texts into unit vectors in its own process.
 
-What an engine needs is imported inside it: the process of one loads no other, and none need be installed.
+Each engine imports what it needs itself, so its process loads no other engine, and no engine has to be installed.
 """
 
 import hashlib
@@ -24,26 +24,26 @@ Vectors = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.int64]
 
 TOKEN_BUDGETS = (256, 512, 1024, 2048)
-_BATCHES_TIMED = 8  # for each budget, to find the best
-_CALIBRATION_TEXTS = 100  # of each set, for static quantisation
+_BATCHES_TIMED = 8  # per budget, to find the best
+_CALIBRATION_TEXTS = 100  # per set, for static quantization
 
 
 class Engine(ABC):
-    """One way to embed texts, at one precision."""
+    """One way to embed texts in one precision."""
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     packages: ClassVar[tuple[str, ...]] = ()
-    """What it needs besides sentence-transformers."""
+    """Packages that it needs besides sentence-transformers."""
 
     @classmethod
     def missing(cls) -> list[str]:
-        """Those of its packages that are not installed."""
+        """Return its packages that are not installed."""
         return [name for name in cls.packages if importlib.util.find_spec(name) is None]
 
     @classmethod
     def build(cls, model: Model, precision: str) -> Path:
-        """The folder that the engine loads, made now where it is not there yet."""
+        """Return the folder that the engine loads, and create it if it does not exist."""
         return model.path
 
     @abstractmethod
@@ -51,16 +51,16 @@ class Engine(ABC):
         """Load the model."""
 
     def tune(self, texts: TextSet) -> int | None:
-        """The tokens of a batch with which it is fastest on these texts; None where it is used as it comes."""
+        """Return the tokens per batch with which it is fastest on these texts; None if it is used with its defaults."""
         return None
 
     @abstractmethod
     def encode(self, texts: TextSet, token_budget: int | None) -> Vectors:
-        """Unit vectors (texts, dimension), in the order of the texts."""
+        """Return unit vectors (texts, dimension) in the order of the texts."""
 
 
 class SparkInstructor(Engine):
-    """Ours, without Spark and as it comes."""
+    """Our encoder without Spark, with its defaults."""
 
     name = "spark_instructor"
     precisions = PRECISIONS
@@ -81,7 +81,7 @@ class SparkInstructor(Engine):
 
 
 class SentenceTransformers(Engine):
-    """The baseline, as it comes: it sorts by length, and takes 32 texts a batch."""
+    """The baseline with its defaults: it sorts by length and takes 32 texts per batch."""
 
     name = "sentence-transformers"
     precisions = ("float32",)
@@ -97,14 +97,14 @@ class SentenceTransformers(Engine):
 
 
 class Padded(Engine):
-    """An engine that takes padded batches: of texts sorted by length, as many tokens as it is fastest with."""
+    """An engine that takes padded batches: texts sorted by length, with as many tokens per batch as are fastest."""
 
     def __init__(self, model: Model, precision: str) -> None:
         self._tokenize = _tokenizer(model)
 
     @abstractmethod
     def _run(self, input_ids: Matrix, attention_mask: Matrix, pooled_mask: Matrix) -> Vectors:
-        """Unit vectors (batch, dimension) for ids and masks of 0 and 1 (batch, length)."""
+        """Return unit vectors (batch, dimension) for ids and masks of 0 and 1 (batch, length)."""
 
     def tune(self, texts: TextSet) -> int:
         ids, skipped = self._tokenize(texts)
@@ -112,7 +112,7 @@ class Padded(Engine):
         for budget in TOKEN_BUDGETS:
             batches = list(_batches(ids, budget))
             taken = batches[:: max(len(batches) // _BATCHES_TIMED, 1)]
-            for _ in range(2):  # the first time warms up
+            for _ in range(2):  # the first run is for warming up
                 start = time.perf_counter()
                 for batch in taken:
                     self._run(*_padded([ids[i] for i in batch], skipped))
@@ -130,7 +130,7 @@ class Padded(Engine):
 
 
 class Transformers(Padded):
-    """transformers' T5 with the faster of torch's kernels; int8 by torch's dynamic quantisation."""
+    """transformers' T5 with the faster of torch's kernels; int8 by torch's dynamic quantization."""
 
     name = "transformers, tuned"
     precisions = ("float32", "bfloat16", "int8")
@@ -140,7 +140,7 @@ class Transformers(Padded):
         import torch
         from embedder import Embedder
 
-        # The public way to oneDNN's products instead of MKL's; true float32 where the processor has no AMX.
+        # The public way to oneDNN's products instead of MKL's. It is true float32 if the processor has no AMX.
         if "amx_bf16" not in cpu_flags():
             torch.set_float32_matmul_precision("medium")
         self._torch = torch
@@ -157,7 +157,7 @@ class Transformers(Padded):
         torch = self._torch
 
         class Linear(dynamic.Linear):
-            """torch's own leaves activations 7 of their 8 bits, for want of VNNI: too few for a cosine of 0.999."""
+            """torch's default uses 7 of the 8 bits of activations, which are too few for a cosine of 0.999."""
 
             def forward(self, x: Any) -> Any:
                 return torch.ops.quantized.linear_dynamic(x, self._packed_params._packed_params)
@@ -172,7 +172,7 @@ class Transformers(Padded):
 
 
 class OnnxRuntime(Padded):
-    """ONNX Runtime; int8 by its dynamic quantisation, with a scale for each column of the weights."""
+    """ONNX Runtime; int8 by its dynamic quantization, with one scale per column of the weights."""
 
     name = "ONNX Runtime"
     precisions = ("float32", "int8")
@@ -211,7 +211,7 @@ class OnnxRuntime(Padded):
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},  # not the attention's products, whose range is wide
+            extra_options={"MatMulConstBOnly": True},  # the products of the attention have too wide a range
         )
 
     def __init__(self, model: Model, precision: str) -> None:
@@ -229,7 +229,7 @@ class OnnxRuntime(Padded):
 
 
 class CTranslate2(Padded):
-    """CTranslate2's T5 encoder, which packs its batches by itself; int8 with a scale for each row and token."""
+    """CTranslate2's T5 encoder, which packs its batches itself; int8 with one scale per row and token."""
 
     name = "CTranslate2"
     precisions = ("float32", "int8")
@@ -241,7 +241,7 @@ class CTranslate2(Padded):
 
     @staticmethod
     def _convert(folder: Path, model: Model) -> None:
-        """Its converter reads T5 with a decoder, so the encoder's part of it is called."""
+        """Its converter expects T5 with a decoder, so only the part for the encoder is called."""
         import torch
         from ctranslate2.converters.transformers import T5Loader
         from ctranslate2.specs import common_spec, transformer_spec
@@ -261,7 +261,7 @@ class CTranslate2(Padded):
             T5Loader().set_stack(encoder, embedder.encoder.encoder)
         spec = transformer_spec.TransformerEncoderModelSpec(encoder)
         spec.config.layer_norm_epsilon = config.layer_norm_epsilon
-        spec.register_vocabulary([str(i) for i in range(config.vocab_size)])  # never looked up: it is given ids
+        spec.register_vocabulary([str(i) for i in range(config.vocab_size)])  # not used: it receives ids
         spec.validate()
         spec.save(str(folder))
         np.save(folder / "dense.npy", embedder.dense.weight.detach().numpy())
@@ -269,7 +269,7 @@ class CTranslate2(Padded):
     def __init__(self, model: Model, precision: str) -> None:
         super().__init__(model, precision)
         if "avx512f" in cpu_flags():
-            os.environ["CT2_FORCE_CPU_ISA"] = "AVX512"  # which it takes by itself on Intel's processors only
+            os.environ["CT2_FORCE_CPU_ISA"] = "AVX512"  # the default only on Intel's processors
         import ctranslate2
 
         folder = self.build(model, precision)
@@ -287,7 +287,7 @@ class CTranslate2(Padded):
 
 
 class OpenVino(Padded):
-    """OpenVINO; int8 by NNCF's quantisation for transformers, calibrated on texts, all else in bfloat16."""
+    """OpenVINO; int8 by NNCF's quantization for transformers, calibrated on texts, with the rest in bfloat16."""
 
     name = "OpenVINO"
     precisions = ("float32", "bfloat16", "int8")
@@ -328,7 +328,7 @@ class OpenVino(Padded):
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(batches),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                # With its own settings the questions' vectors come to a cosine of 0.997 at the least.
+                # With its default settings, the lowest cosine of the questions' vectors is 0.997.
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=0.5),
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             ),
@@ -358,7 +358,7 @@ class OpenVino(Padded):
 
 
 class OpenVinoDynamic(OpenVino):
-    """OpenVINO, int8 by its other way: compressed weights, activations quantised as they come."""
+    """OpenVINO; int8 in another way, with compressed weights and activations that are quantized at run time."""
 
     name = "OpenVINO, dynamic"
     precisions = ("int8",)
@@ -373,7 +373,7 @@ class OpenVinoDynamic(OpenVino):
         openvino.save_model(compressed, folder / "model.xml", compress_to_fp16=False)
 
     def _settings(self, model: Model) -> dict[str, Any]:
-        # Columns of the activations with one scale; the fastest, and small ones gain little accuracy.
+        # Columns of activations per scale: the fastest value; smaller groups gain little accuracy.
         return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": model.config["d_model"]}
 
 
@@ -389,7 +389,7 @@ ENGINES: dict[str, type[Engine]] = {
 
 
 _engine: Engine
-"""The one that this process holds; what follows is called in the process of an engine."""
+"""The engine of this process; the functions below run in the process of an engine."""
 
 
 def load(engine: type[Engine], model: Model, precision: str) -> None:
@@ -399,26 +399,27 @@ def load(engine: type[Engine], model: Model, precision: str) -> None:
 
 
 def tune(texts: TextSet) -> int | None:
-    """`Engine.tune` of this process's engine."""
+    """Call `Engine.tune` of this process's engine."""
     return _engine.tune(texts)
 
 
 def encode(texts: TextSet, token_budget: int | None = None) -> Vectors:
-    """`Engine.encode` of this process's engine."""
+    """Call `Engine.encode` of this process's engine."""
     return _engine.encode(texts, token_budget)
 
 
 def seconds(texts: TextSet, token_budget: int | None = None) -> float:
-    """How long this process's engine takes from texts to vectors."""
+    """Return the seconds that this process's engine takes from texts to vectors."""
     start = time.perf_counter()
     _engine.encode(texts, token_budget)
     return time.perf_counter() - start
 
 
 def reference(model: Model, texts: TextSet) -> tuple[Matrix, npt.NDArray[np.float64]]:
-    """The tokens of each text (texts,), and the vectors of the checked ones in float64 (checked, dimension).
+    """Return the tokens per text (texts,), and the float64 vectors of the checked texts (checked, dimension).
 
-    By sentence-transformers, each text alone and so without padding; kept with the model, as it takes minutes.
+    sentence-transformers computes them, each text alone and so without padding. They are stored with the model, as this
+    takes minutes.
     """
     content = "\0".join([texts.instruction, *texts.texts])
     name = f"reference-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
@@ -437,7 +438,7 @@ def _compute_reference(folder: Path, model: Model, texts: TextSet) -> None:
 
 
 def _made_once(model: Model, name: str, make: Callable[..., None], *arguments: Any) -> Path:
-    """The folder of this name among what is made of the model; ``make`` fills it the first time."""
+    """Return the folder of this name beside the model; ``make`` fills it the first time."""
     folder = model.derived / name
     if not folder.is_dir():
         with publish_folder(folder) as new:
@@ -446,7 +447,7 @@ def _made_once(model: Model, name: str, make: Callable[..., None], *arguments: A
 
 
 def _tokenizer(model: Model) -> Callable[[TextSet], tuple[list[list[int]], int]]:
-    """What gives the ids of each text behind its instruction, and how many leading ones the mean leaves out."""
+    """Return a function that returns the ids of each text with its instruction, and the instruction's token count."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model.path)
@@ -460,7 +461,7 @@ def _tokenizer(model: Model) -> Callable[[TextSet], tuple[list[list[int]], int]]
 
 
 def _batches(ids: list[list[int]], token_budget: int) -> Iterator[list[int]]:
-    """The indices of each batch: of texts of about one length, of at most so many tokens with their padding."""
+    """Yield the indices of each batch: texts of similar length, at most this number of tokens including padding."""
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     start = 0
     while start < len(order):
@@ -470,7 +471,7 @@ def _batches(ids: list[list[int]], token_budget: int) -> Iterator[list[int]]:
 
 
 def _padded(ids: list[list[int]], skipped: int) -> tuple[Matrix, Matrix, Matrix]:
-    """Ids, attention mask, and the mask of what the mean counts, each (batch, longest)."""
+    """Return the ids, the attention mask and the mask of the tokens in the mean, each (batch, max_length)."""
     lengths = np.array([len(of_text) for of_text in ids])
     mask = np.arange(lengths.max()) < lengths[:, None]
     matrix = np.zeros(mask.shape, np.int64)

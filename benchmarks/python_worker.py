@@ -1,6 +1,6 @@
-"""A Python worker of an executor, without the executor: the same imports, the same calls, a process of its own.
+"""A Python worker of an executor without the executor: a process with the same imports and the same calls.
 
-`PythonWorker` starts one; run as a script this file is the worker.
+`PythonWorker` starts a worker; run as a script, this file is the worker.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ Embed = Callable[[list[str]], None]
 
 
 class PythonWorker:
-    """A worker that has loaded a model, and embedded one text and then ``count`` texts of ``words`` words.
+    """A worker that has loaded a model, and has embedded one text and then ``count`` texts of ``words`` words.
 
-    ``folder`` is a prepared folder for spark_instructor, a checkpoint for sentence-transformers.
+    ``folder`` is a prepared folder for spark_instructor and a checkpoint for sentence-transformers.
     """
 
     def __init__(self, kind: str, folder: Path, core: int, words: int = 80, count: int = 0) -> None:
@@ -44,17 +44,17 @@ class PythonWorker:
         self.seconds: dict[str, float] = {
             step: end - begin for step, begin, end in zip(told["ends"], ends, ends[1:], strict=False)
         }
-        """How long each step to the first vector took, the start of Python included."""
+        """Seconds of each step to the first vector, including the start of Python."""
         self.peak_mb: float = told["peak_mb"]
-        """The most memory that it ever held (its resident set)."""
+        """Its peak memory (resident set) in MB."""
 
     def pss_mb(self) -> float:
-        """Its memory now: its own pages, and of those it shares with other processes its part."""
+        """Return its current memory: its own pages, and its part of the pages that it shares with other processes."""
         lines = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
     def end(self) -> None:
-        """Let it end; it waits for its input to be closed."""
+        """End the worker, which waits until its input is closed."""
         self._process.communicate()
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     def done(step: str) -> None:
         ends[step] = time.perf_counter()
 
-    # What Spark's own worker has imported before it calls a pandas UDF.
+    # Spark's own worker has imported these before it calls a pandas UDF.
     import pandas  # noqa: F401
     import pyarrow  # noqa: F401
     import pyspark.worker  # noqa: F401
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _spark_instructor() -> Callable[[str], Embed]:
-    """Import; the model is loaded, kept and called as in an executor."""
+    """Import the package, and return a function that loads, keeps and calls the model as an executor does."""
     import pandas as pd
 
     import spark_instructor.encoder.model  # noqa: F401
@@ -114,14 +114,14 @@ def _spark_instructor() -> Callable[[str], Embed]:
             for _ in worker.embed_frames(dataclasses.asdict(job), frames):
                 pass
 
-        embed([])  # which loads the model
+        embed([])  # this loads the model
         return embed
 
     return open_model
 
 
 def _sentence_transformers() -> Callable[[str], Embed]:
-    """Import; the model is loaded and called as in a pandas UDF."""
+    """Import the package, and return a function that loads and calls the model as a pandas UDF does."""
     from sentence_transformers import SentenceTransformer
 
     def open_model(folder: str) -> Embed:

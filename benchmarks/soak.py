@@ -1,9 +1,9 @@
-"""Does a Python worker stay as it is over a million texts? Its memory is to be flat, and its rate steady.
+"""Check that the memory of a Python worker stays flat over a million texts, and its rate steady.
 
 python benchmarks/soak.py --json soak.json
 
-One task after the other goes through one worker, each with short texts that no other has. The first tenth is for
-warming up; it fails where the memory of the last tenth is over the second's by more than 5 %.
+The tasks go through one worker one after the other, each with its own short texts. The first tenth is for warming up.
+The script fails if the memory of the last tenth exceeds that of the second tenth by more than 5 %.
 """
 
 import argparse
@@ -70,20 +70,20 @@ def main() -> None:
 
 
 def _text(number: Column) -> Column:
-    """Some words and digits that depend on the number: the number's own are more tokens the larger it is."""
+    """Return words and digits that depend on the number. The number itself would have more tokens the larger it is."""
     words = F.split(F.lit(TEXT), " ")
     picked = [words[F.pmod(F.xxhash64(number, F.lit(i)), F.size(words)).cast("int")] for i in range(WORDS_A_TEXT)]
     return F.concat_ws(" ", *picked, F.pmod(F.xxhash64(number), F.lit(10**9)))
 
 
 def _own_memory(pid: int) -> float:
-    """MB of a process that are no file's: those of libraries and weights count by who else has them mapped."""
+    """Return the MB of a process that belong to no file, since mapped files count by who else maps them."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1e3
 
 
 class _Memory(threading.Thread):
-    """Looks at the memory of the one Python worker while a job runs."""
+    """Watches the memory of the only Python worker while a job runs."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -108,7 +108,7 @@ class _Memory(threading.Thread):
                     continue
 
     def median(self) -> float:
-        """Of the worker, of which there is one."""
+        """Return the process id of the only worker."""
         if len(self._workers) != 1:
             sys.exit(f"expected one Python worker at work, found {len(self._workers)}: is the run long enough?")
         (of_worker,) = self._workers.values()

@@ -1,9 +1,9 @@
-"""How fast is the Spark job, against the bare encoder and against the pandas UDFs that people write?
+"""Compare the Spark job with the bare encoder and with the pandas UDFs that people write.
 
 python benchmarks/spark_job.py --json spark_job.json
 
-local[N] has N cores, for the JVM and for its Python workers, which have one thread each, as Spark gives them.
-A job's time begins with its Python workers warm: started, and with the model loaded where the code keeps it.
+local[N] has N cores for the JVM and its Python workers, which have one thread each, as Spark sets them. The time of a
+job starts when its Python workers are warm: they have started, and have loaded the model if the code keeps it.
 """
 
 import argparse
@@ -35,21 +35,21 @@ from spark_instructor.models.prepared import PRECISIONS
 
 TASKS = (1, 2)
 LEAST_COSINE = 0.999
-CHECKED = 16  # texts that warm the workers up, and whose vectors are compared with float64
+CHECKED = 16  # texts that warm up the workers and whose vectors are compared with float64
 
 Embedding = Callable[[DataFrame, str, str], DataFrame]
-"""Adds the column ``vector``, given a checkpoint's folder and the instruction."""
+"""Adds the column ``vector`` to a DataFrame, given the folder of a checkpoint and the instruction."""
 
 
 _model = None
 
 
 def naive_udf(df: DataFrame, folder: str, instruction: str) -> DataFrame:
-    """What people write first: a pandas UDF with the model in a global variable."""
+    """Embed as people do first: with a pandas UDF and the model in a global variable."""
 
     @pandas_udf("array<float>")
     def embed(texts: pd.Series) -> pd.Series:
-        global _model  # which Spark resets for each task, as it does in a notebook
+        global _model  # Spark resets it for each task, as in a notebook
         if _model is None:
             from sentence_transformers import SentenceTransformer
 
@@ -61,7 +61,7 @@ def naive_udf(df: DataFrame, folder: str, instruction: str) -> DataFrame:
 
 
 def iterator_udf(df: DataFrame, folder: str, instruction: str) -> DataFrame:
-    """What people write next: a pandas UDF over batches, which loads the model once a task."""
+    """Embed as people do next: with a pandas UDF over batches that loads the model once per task."""
 
     @pandas_udf("array<float>")
     def embed(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
@@ -76,7 +76,7 @@ def iterator_udf(df: DataFrame, folder: str, instruction: str) -> DataFrame:
 
 
 def spark_instructor(precision: str, df: DataFrame, folder: str, instruction: str) -> DataFrame:
-    """Ours."""
+    """Embed with this package."""
     stage = InstructorEmbeddings(
         model=folder, precision=precision, instruction=instruction, inputCols="text", outputCol="vector"
     )
@@ -105,7 +105,7 @@ def main() -> None:
     jobs = [(name, tasks, embedding) for name, embedding in ours.items() for tasks in TASKS]
     jobs += [(name, max(TASKS), embedding) for name, embedding in by_hand.items()]
 
-    seconds: dict[str, dict[str, list[float]]] = {}  # of each job or encoder, by how many tasks or processes
+    seconds: dict[str, dict[str, list[float]]] = {}  # of each job or encoder, by the number of tasks or processes
 
     def took(name: str, tasks: int, time_taken: float) -> None:
         seconds.setdefault(name, {}).setdefault(str(tasks), []).append(time_taken)
@@ -129,7 +129,7 @@ def main() -> None:
                     shares = inputs.shares(texts.texts, tasks)
                     running = [
                         one.submit(peers.seconds, texts._replace(texts=share))
-                        for one, share in zip(processes, shares, strict=False)  # one process a task
+                        for one, share in zip(processes, shares, strict=False)  # one process per task
                     ]
                     took(f"bare encoder, {precision}", tasks, max(one.result() for one in running))
     for one in (one for processes in bare.values() for one in processes):
@@ -152,7 +152,7 @@ def main() -> None:
 def _encoders(
     model: inputs.Model, precision: str, warming: inputs.TextSet, cores: list[int]
 ) -> list[ProcessPoolExecutor]:
-    """The encoder without Spark, warm, in a process on each core."""
+    """Measure the encoder without Spark, warm, in one process per core."""
     processes = [common.process([core]) for core in cores]
     for one in processes:
         one.submit(peers.load, peers.SparkInstructor, model, precision).result()
@@ -161,7 +161,7 @@ def _encoders(
 
 
 def _write(folder: Path, texts: list[str], tasks: int) -> None:
-    """Write the texts as Parquet, a file and so a partition of equal work for each task."""
+    """Write the texts as Parquet, one file and therefore one partition of equal work per task."""
     folder.mkdir(parents=True)
     for i, share in enumerate(inputs.shares(texts, tasks)):
         pq.write_table(pa.table({"text": share}), folder / f"{i}.parquet")
@@ -170,7 +170,7 @@ def _write(folder: Path, texts: list[str], tasks: int) -> None:
 def _run_job(
     embedding: Embedding, model: inputs.Model, instruction: str, data: Path, tasks: int
 ) -> tuple[float, dict[str, list[float]]]:
-    """Seconds of the job in a session of its own, and the vectors of the texts that warmed it up."""
+    """Return the seconds of the job in its own session, and the vectors of the texts that warmed it up."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     session = common.session(f"local[{tasks}]")
 
@@ -190,14 +190,14 @@ def _run_job(
 
 
 def _check(name: str, vectors: dict[str, list[float]], texts: list[str], expected: npt.NDArray[np.float64]) -> None:
-    """SystemExit where the vectors are not those of float64."""
+    """Exit if the vectors are not those of float64."""
     least = (np.array([vectors[text] for text in texts]) * expected).sum(axis=1).min()
     if least < LEAST_COSINE:
         raise SystemExit(f"{name}: min cosine to float64 is {least:.6f}, expected at least {LEAST_COSINE}")
 
 
 def _compared(medians: dict[str, dict[str, float]], ours: list[str], by_hand: list[str]) -> list[dict[str, Any]]:
-    """A row for each job and encoder at each number of tasks, with the ratios that there are."""
+    """Return one row per job or encoder and number of tasks, with the ratios that are known."""
     rows = []
     for name, of_name in medians.items():
         for tasks, seconds in of_name.items():

@@ -1,4 +1,4 @@
-"""How long from a fresh Python worker to its first vector?
+"""Measure the time from a fresh Python worker to its first vector.
 
 python benchmarks/startup.py --json startup.json
 """

@@ -1,4 +1,4 @@
-"""How fast does each engine embed, with one thread?
+"""Measure how fast each engine embeds with one thread.
 
 python benchmarks/throughput.py --json throughput.json
 python benchmarks/throughput.py --sets texts repeats --engines spark_instructor
@@ -17,13 +17,13 @@ import numpy.typing as npt
 import peers
 from common import say
 
-LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.999}  # or an engine is not timed
+LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.999}  # an engine with a lower cosine is not timed
 BASELINE = (peers.SentenceTransformers.name, "float32")
 
 
 @dataclasses.dataclass
 class Result:
-    """What was measured of one engine at one precision on one set."""
+    """The figures of one engine in one precision on one set."""
 
     set: str
     engine: str
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _installed(names: list[str]) -> list[type[peers.Engine]]:
-    """The engines of these names that can run here; of the others it is said what they lack."""
+    """Return the named engines that can run here, and report what the others lack."""
     found = []
     for name in names:
         missing = peers.ENGINES[name].missing()
@@ -99,9 +99,9 @@ def _installed(names: list[str]) -> list[type[peers.Engine]]:
 def _checked(
     process: ProcessPoolExecutor, engine: str, precision: str, texts: inputs.TextSet, expected: npt.NDArray[np.float64]
 ) -> Result:
-    """Compare an engine's vectors with float64; where they are sound, find its batch size."""
+    """Compare the vectors of an engine with float64 and, if they are close enough, find its batch size."""
     vectors = process.submit(peers.encode, texts.checked()).result()
-    cosines = (vectors * expected).sum(axis=1)  # of unit vectors; others are no result
+    cosines = (vectors * expected).sum(axis=1)  # these are unit vectors
     result = Result(texts.name, engine, precision, float(cosines.min()), float(cosines.mean()))
     if _is_sound(result):
         result.token_budget = process.submit(peers.tune, texts).result()
@@ -117,7 +117,7 @@ def _is_sound(result: Result) -> bool:
 
 
 def _gemm_peak(precision: str) -> float:
-    from gemm import peak  # here, or each engine's process would import torch
+    from gemm import peak  # imported here; otherwise the process of each engine would import torch
 
     return peak(precision)
 
@@ -128,7 +128,7 @@ def _figures(
     lengths: dict[str, npt.NDArray[np.int64]],
     peaks: dict[str, list[float]],
 ) -> dict[str, Any]:
-    """All figures so far, medians over the rounds."""
+    """Return all figures so far, as medians over the rounds."""
     peak = {precision: statistics.median(of_rounds) for precision, of_rounds in peaks.items()}
     medians = {(one.set, one.engine, one.precision): statistics.median(one.seconds) for one in results if one.seconds}
     rows = []
@@ -157,7 +157,7 @@ def _figures(
 
 
 def _described(lengths: npt.NDArray[np.int64]) -> dict[str, float]:
-    """The tokens of a set's texts, instruction and ``</s>`` included."""
+    """Return the tokens of a set's texts, including the instruction and ``</s>``."""
     return {
         "texts": len(lengths),
         "tokens": int(lengths.sum()),

@@ -1,6 +1,6 @@
-"""The main job, end to end: embed passages through a Pipeline, write Parquet, answer questions from it.
+"""The main job from end to end: embed passages with a Pipeline, write Parquet, and answer questions from it.
 
-Then the same sentences under two instructions: what is near changes with what is asked for.
+Then embed the same sentences under two instructions: the instruction decides which sentences are near.
 
 make demo
 make demo ARGS="--model hkunlp/instructor-base"   # a larger model; needs a network once
@@ -22,7 +22,7 @@ from spark_instructor import DocumentAssembler, InstructorEmbeddings
 HERE = Path(__file__).parent
 DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
 QUESTION_INSTRUCTION = "Represent the question for retrieving supporting documents: "
-# Each asks for one of the labels of utterances.jsonl.
+# Each instruction asks for one of the labels in utterances.jsonl.
 UTTERANCE_INSTRUCTIONS = {
     "service": "Represent the utterance for classifying the service it is about: ",
     "act": "Represent the utterance for classifying its dialogue act: ",
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--output", default="output/demo.parquet", help="where the embedded passages go (%(default)s)")
     arguments = parser.parse_args()
 
-    os.environ["PYSPARK_PYTHON"] = sys.executable  # the executors' Python is this one, activated or not
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # executors use this Python, even if its environment is not activated
     print("Starting Spark ...", flush=True)
     spark = (
         SparkSession.builder.master("local[2]")
@@ -89,7 +89,7 @@ def embed_passages(spark: SparkSession, model: str, output: str) -> None:
 
 
 def answer_questions(spark: SparkSession, model: str, output: str) -> None:
-    """Embed the questions, as questions, and print the passage nearest to each."""
+    """Embed the questions with their own instruction, and print the passage nearest to each."""
     questions = spark.read.schema("id string, text string, answer string").json(str(HERE / "questions.jsonl"))
     asked = embed(questions, model, QUESTION_INSTRUCTION)
     passages = spark.read.parquet(output).select(
@@ -110,7 +110,7 @@ def answer_questions(spark: SparkSession, model: str, output: str) -> None:
 
 
 def embed(texts: DataFrame, model: str, instruction: str) -> DataFrame:
-    """The texts with their vectors, as plain arrays of floats."""
+    """Return the texts with their vectors, as plain arrays of floats."""
     return (
         InstructorEmbeddings.pretrained(model, "en")
         .setInstruction(instruction)
@@ -121,7 +121,7 @@ def embed(texts: DataFrame, model: str, instruction: str) -> DataFrame:
 
 
 def nearest(asked: DataFrame, passages: DataFrame, count: int = 3) -> DataFrame:
-    """The passages most similar to each question: unit vectors, so the dot product is the cosine."""
+    """Return the passages most similar to each question. For unit vectors the dot product is the cosine."""
     products = F.zip_with("vector", "v", lambda x, y: (x * y).cast("double"))
     similar = asked.crossJoin(passages).withColumn(
         "similarity", F.aggregate(products, F.lit(0.0), lambda total, one: total + one)
@@ -131,14 +131,14 @@ def nearest(asked: DataFrame, passages: DataFrame, count: int = 3) -> DataFrame:
 
 
 def change_instructions(spark: SparkSession, model: str) -> None:
-    """Embed the same utterances under two instructions, and print how an utterance's neighbours change."""
+    """Embed the same utterances under two instructions, and print how the neighbors of an utterance change."""
     utterances = spark.read.schema("text string, service string, act string").json(str(HERE / "utterances.jsonl"))
     print("\nThe same sentences under two instructions:")
     for label, instruction in UTTERANCE_INSTRUCTIONS.items():
         rows = embed(utterances, model, instruction).collect()
         vectors = np.array([row.vector for row in rows])
         similarities = vectors @ vectors.T
-        np.fill_diagonal(similarities, -1)  # nobody is their own neighbour
+        np.fill_diagonal(similarities, -1)  # an utterance is not its own neighbor
         print(f'\n  "{instruction}"\n    {rows[0].text}')
         for i in similarities[0].argsort()[:-4:-1]:
             print(f"      {similarities[0, i]:.3f} {rows[i].text}")
