@@ -1,6 +1,7 @@
 """InstructorEmbeddings.transform: the contract's schema, every kind of input column, and its settings."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,9 +10,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 from vectors import TOLERANCE
 
-import spark_instructor.encoder
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
-from spark_instructor.encoder import InstructorModel, prepare_model
+from spark_instructor.encoder import InstructorModel
 from spark_instructor.models.prepared import read_prepared
 from spark_instructor.stages import embeddings
 from spark_instructor.stages.annotation import ANNOTATIONS
@@ -274,26 +274,30 @@ def test_param_map(spark, tiny, vector):
     assert_vector(row.b, vector("a text", "Represent: "))
 
 
+@pytest.fixture
+def preparation(monkeypatch, tmp_path):
+    """The module that prepares models, with an empty cache."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    return import_module("spark_instructor.encoder.preparation")
+
+
 @pytest.mark.one_kind
-def test_transform_reads_the_manifest_once(spark, tiny, monkeypatch):
+def test_transform_reads_the_manifest_once(spark, tiny, preparation, monkeypatch):
+    reads = []
+    for module in (preparation, embeddings):
+        monkeypatch.setattr(module, "read_prepared", lambda folder: reads.append(folder) or read_prepared(folder))
     texts = spark.createDataFrame([("a text",)], "text string")
     stage = embedder(tiny, "text").setInstruction("Represent: ")
-    stage.transform(texts)  # prepares the model
-    reads = []
-    monkeypatch.setattr(embeddings, "read_prepared", lambda folder: reads.append(folder) or read_prepared(folder))
+    stage.transform(texts)
+    assert len(reads) == 1
     stage.transform(texts)
     assert len(reads) == 1
 
 
 @pytest.mark.one_kind
-def test_copy_keeps_the_model_and_prepares_once(spark, tiny, monkeypatch):
-    calls = []
-
-    def counted(*args, **settings):
-        calls.append(args)
-        return prepare_model(*args, **settings)
-
-    monkeypatch.setattr(spark_instructor.encoder, "prepare_model", counted)
+def test_copy_keeps_the_model_and_prepares_once(spark, tiny, preparation, monkeypatch):
+    calls, prepare = [], preparation._prepare
+    monkeypatch.setattr(preparation, "_prepare", lambda *args: calls.append(args) or prepare(*args))
     stage = embedder(tiny, "text")
     assert not calls, "setters may follow"
     assert (stage.getDimension(), stage.getMaxSentenceLength()) == (64, 512)
