@@ -12,7 +12,7 @@ from typing import Any
 from ..encoder.windows import LONG_TEXT
 from ..models.prepared import PRECISIONS
 from .embed import FORMATS, run_embed
-from .models import run_models, run_prepare
+from .models import run_models, run_package, run_prepare
 from .search import run_search
 
 _DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
@@ -24,6 +24,7 @@ examples:
   spark-instructor embed passages.jsonl --milvus vectors.db --collection passages --id-col id --payload-cols text
   spark-instructor search embedded.parquet "What makes prices rise?"
   spark-instructor prepare hkunlp/instructor-base --precision bfloat16
+  spark-instructor package hkunlp/instructor-base --precision bfloat16
   spark-submit $(python -c 'import spark_instructor.__main__ as m; print(m.__file__)') embed /data/in --output /data/out
 """
 
@@ -126,7 +127,9 @@ def _create_parser() -> argparse.ArgumentParser:
     )
     _add_model(search, "(default: the model that embedded the file)")
 
-    models = add_command("models", run_models, "List the known models and the prepared ones", "spark-instructor models")
+    models = add_command(
+        "models", run_models, "List the known, the installed and the prepared models", "spark-instructor models"
+    )
     models.add_argument("--json", action="store_true", help="print JSON")
 
     prepare = add_command(
@@ -141,6 +144,19 @@ def _create_parser() -> argparse.ArgumentParser:
     prepare.add_argument("model", help="known name, hub id or folder")
     _add_model_options(prepare)
     prepare.add_argument("--into", help="folder to create (default: in the cache)")
+
+    package = add_command(
+        "package",
+        run_package,
+        "Build a wheel of a model, for workers to which Spark need not or cannot send the model",
+        """
+        spark-instructor package hkunlp/instructor-base --precision bfloat16
+        pip install dist/spark_instructor_instructor_base-*.whl
+        """,
+    )
+    package.add_argument("model", help="known name, hub id or folder")
+    _add_model_options(package)
+    package.add_argument("--output", default="dist", help="folder for the wheel (%(default)s)")
     return parser
 
 

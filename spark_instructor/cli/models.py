@@ -1,44 +1,73 @@
-"""``spark-instructor models`` and ``spark-instructor prepare``: list models, and prepare one in advance."""
+"""``spark-instructor models``, ``prepare`` and ``package``: list models, prepare one, and build a wheel of it."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
-from ..models.prepared import cache_dir, list_prepared
+from ..files import expand_user
+from ..models.installed import list_installed, to_installed_name
+from ..models.prepared import PreparedModel, cache_dir, list_prepared, read_intact
 from ..models.registry import checkpoint_folder, is_cached, known_models
+from ..models.wheel import build_wheel
 
 
 def run_models(arguments: argparse.Namespace) -> None:
-    """Print the known models and the prepared ones."""
-    known, prepared = known_models(), list_prepared()
+    """Print the known models, those that are installed as wheels, and the prepared ones."""
+    known, installed, prepared = known_models(), read_intact(list_installed().values()), list_prepared()
     if arguments.json:
         listing = {
             "known": [{**dataclasses.asdict(model), "cached": is_cached(model)} for model in known],
-            "prepared": [
-                {"path": str(model.path), "precision": model.precision, "megabytes": round(model.size / 1e6)}
-                for model in prepared
-            ],
+            "installed": [{"name": to_installed_name(model.name), **_describe(model)} for model in installed],
+            "prepared": [_describe(model) for model in prepared],
         }
         print(json.dumps(listing, indent=2))
         return
     print(f"{'name':<18}{'checkpoint':<26}{'floats':>7}{'MB':>7}  cached")
-    for model in known:
-        cached = "yes" if is_cached(model) else "no"
+    for known_model in known:
+        cached = "yes" if is_cached(known_model) else "no"
         print(
-            f"{model.name:<18}{model.source:<26}{model.dimension:>7}{model.size_mb:>7,}  {cached:<8}{model.description}"
+            f"{known_model.name:<18}{known_model.source:<26}{known_model.dimension:>7}{known_model.size_mb:>7,}  "
+            f"{cached:<8}{known_model.description}"
         )
+    if installed:
+        print("\ninstalled as wheels:")
+    for model in installed:
+        print(f"  {to_installed_name(model.name):<16} {_format(model)}")
     print(f"\nprepared in {cache_dir()}:" if prepared else f"\nno model is prepared in {cache_dir()} yet")
-    for prepared_model in prepared:
-        print(f"  {prepared_model.precision:<10}{prepared_model.size / 1e6:>7,.0f} MB  {prepared_model.path}")
+    for model in prepared:
+        print(f"  {_format(model)}")
+
+
+def _describe(model: PreparedModel) -> dict[str, Any]:
+    return {"path": str(model.path), "precision": model.precision, "megabytes": round(model.size / 1e6)}
+
+
+def _format(model: PreparedModel) -> str:
+    return f"{model.precision:<10}{model.size / 1e6:>7,.0f} MB  {model.path}"
 
 
 def run_prepare(arguments: argparse.Namespace) -> None:
     """Prepare a model and print its folder."""
+    _, model = _prepare(arguments, arguments.into)
+    print(model.path)
+    print(f"{model.name} in {model.precision}, {model.dimension} floats per text, {model.size / 1e6:,.0f} MB")
+
+
+def run_package(arguments: argparse.Namespace) -> None:
+    """Build a wheel of a model and print its path."""
+    checkpoint, model = _prepare(arguments)
+    wheel = build_wheel(model, checkpoint, expand_user(arguments.output))
+    print(wheel)
+    print(f"Install it on the driver and on the workers. Then it is the model '{to_installed_name(model.name)}'.")
+
+
+def _prepare(arguments: argparse.Namespace, into: str | None = None) -> tuple[Path, PreparedModel]:
+    """Return the folder of the checkpoint that a command names, and the prepared model."""
     from ..encoder import prepare_model
 
     checkpoint = checkpoint_folder(arguments.model, arguments.revision)
-    model = prepare_model(checkpoint, arguments.precision, into=arguments.into)
-    print(model.path)
-    print(f"{model.name} in {model.precision}, {model.dimension} floats per text, {model.size / 1e6:,.0f} MB")
+    return checkpoint, prepare_model(checkpoint, arguments.precision, into)

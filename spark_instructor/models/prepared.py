@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,18 @@ def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[Prepared
     If a model is damaged or has the format of another version, the list omits it and a warning says why.
     """
     root = Path(folder) if folder is not None else cache_dir()
+    # A leading dot marks a folder that is being written.
+    return read_intact(manifest.parent for manifest in sorted(root.glob(f"[!.]*/{MANIFEST}")))
+
+
+def read_intact(folders: Iterable[Path]) -> list[PreparedModel]:
+    """Read prepared folders; warn of each that is damaged or has the format of another version, and omit it."""
     models = []
-    for manifest in sorted(root.glob(f"[!.]*/{MANIFEST}")):  # a leading dot marks a folder that is being written
+    for folder in folders:
         try:
-            models.append(read_prepared(manifest.parent))
+            models.append(read_prepared(folder))
         except (OSError, ValueError) as error:
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(str(error), stacklevel=3)
     return models
 
 

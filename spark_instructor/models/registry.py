@@ -10,14 +10,18 @@ from functools import cache
 from pathlib import Path
 
 from ..files import local_path
+from .installed import PACKAGED, find_installed, list_installed
 
 _log = logging.getLogger(__name__)
 
-_PACKAGED = Path(__file__).parent
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
+MODEL_CARD = "README.md"
+LICENSES = ("LICEN[CS]E*", "NOTICE*")
+"""Patterns for the license files of a checkpoint."""
+
 # All files of a checkpoint except the weights of the encoder. Dense is small and often exists only as a .bin.
-_SMALL_FILES = ["*.json", "*.model", "*_Dense/*"]
+_SMALL_FILES = ["*.json", "*.model", "*_Dense/*", MODEL_CARD, *LICENSES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,7 @@ class KnownModel:
 
 
 _KNOWN = (
-    KnownModel("instructor_tiny", "packaged", 384, 29, "4 layers, d_model 256; small, English, needs no network"),
+    KnownModel(PACKAGED.name, "packaged", 384, 29, "4 layers, d_model 256; small, English, needs no network"),
     KnownModel("instructor_base", "hkunlp/instructor-base", 768, 440, "12 layers, d_model 768"),
     KnownModel("instructor_large", "hkunlp/instructor-large", 768, 1340, "24 layers, d_model 1024"),
     KnownModel("instructor_xl", "hkunlp/instructor-xl", 768, 4960, "24 layers, d_model 1024, d_ff 16384"),
@@ -49,8 +53,8 @@ def known_models() -> list[KnownModel]:
 
 
 def is_cached(model: KnownModel) -> bool:
-    """Return whether a known model is on this machine: in this package or in the cache of huggingface_hub."""
-    if model.source == "packaged":
+    """Return whether a known model is on this machine: installed or in the cache of huggingface_hub."""
+    if find_installed(model.name) is not None:
         return True
     try:
         from huggingface_hub import try_to_load_from_cache
@@ -62,31 +66,40 @@ def is_cached(model: KnownModel) -> bool:
 def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     """Return the local folder of a checkpoint, and download the checkpoint first if it is on the hub.
 
-    ``model`` is a known name, a hub id ("owner/name") or a folder (a path or a ``file:`` URI). ``revision`` pins
-    a checkpoint of the hub to a branch, a tag or a commit. Downloads go to the cache of huggingface_hub
+    ``model`` is the name of a known or an installed model, a hub id ("owner/name") or a folder (a path or a ``file:``
+    URI). ``revision`` pins a checkpoint of the hub to a branch, a tag or a commit. An installed model comes before the
+    checkpoint of the same name on the hub, unless ``revision`` is set. Downloads go to the cache of huggingface_hub
     (HF_HOME), and its settings apply (HF_HUB_OFFLINE, HF_ENDPOINT, tokens).
 
     Raises ValueError for an unknown name, FileNotFoundError for a missing folder, ImportError if the model is on
     the hub and huggingface_hub is not installed, and ConnectionError, with advice, if the hub cannot be reached.
     """
-    known = _find_known(model)
-    if known is not None:
-        return _PACKAGED / known.name if known.source == "packaged" else _download(known.source, revision)
-    path = local_folder(model)
+    path = local_folder(model, revision)
     if path is not None:
         return path
+    known = _find_known(model)
+    if known is not None:
+        return _download(known.source, revision)
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
         return _download(model, revision)
     if "/" in model or "\\" in model:
         raise FileNotFoundError(f"there is no checkpoint folder {local_path(model)}")
-    names = ", ".join(model.name for model in _KNOWN)
+    names = ", ".join(dict.fromkeys([*(model.name for model in _KNOWN), *list_installed()]))
     raise ValueError(f"unknown model {model!r}: expected one of {names}, a hub id (owner/name) or a folder")
 
 
-def local_folder(model: str) -> Path | None:
-    """Return the local folder that ``model`` names; None for a hub id and for a known name, even if a folder has it."""
+def local_folder(model: str, revision: str | None = None) -> Path | None:
+    """Return the folder of an installed model or the local folder that ``model`` names; None for a model on the hub.
+
+    A known name is never a local folder, even if there is a folder with this name.
+    """
+    known = _find_known(model)
+    is_pinned = revision is not None and known is not None and known.source != "packaged"
+    installed = None if is_pinned else find_installed(model)
+    if installed is not None:
+        return installed
     with suppress(OSError):  # the name is too long for the file system
-        if model and _find_known(model) is None and local_path(model).is_dir():
+        if model and known is None and local_path(model).is_dir():
             return local_path(model)
     return None
 

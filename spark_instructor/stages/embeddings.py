@@ -283,7 +283,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
     def pretrained(
         cls, name: str = "instructor_base", lang: str = "en", remote_loc: str | None = None
     ) -> InstructorEmbeddings:
-        """Return a stage with a known model (`known_models`), a checkpoint of the hub, or a folder.
+        """Return a stage with a known model (`known_models`), an installed model, a checkpoint of the hub, or a folder.
 
         ``remote_loc`` is a folder that contains the checkpoint under ``name``; it replaces the hub. Nothing is
         downloaded or prepared before the first `transform` or save, since setters may follow.
@@ -304,10 +304,10 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         return self._get(self.maxSentenceLength) or self.prepare_model().max_length
 
     def getPrecision(self) -> str:
-        """Return the precision: what was set, or else that of a prepared model, or else "float32"."""
+        """Return the precision: what was set, or else that of a prepared or installed model, or else "float32"."""
         if self.isSet(self.precision):
             return self.getOrDefault(self.precision)
-        folder = local_folder(self.getModel())
+        folder = local_folder(self.getModel(), self.getRevision())
         return read_prepared(folder).precision if folder is not None and is_prepared(folder) else "float32"
 
     def getDimension(self) -> int:
@@ -490,7 +490,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         model = self.prepare_model()
         model.verify()
         stage = self.copy().setModel(model.name).setPrecision(model.precision)
-        folder = local_folder(self.getModel())
+        folder = local_folder(self.getModel(), self.getRevision())
         sources = [model.path] if folder is None else [model.path, folder]
         return StageContent(stage, model.folder_name, model.paths, sources)
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from processes import run_python
+from wheels import install_wheel
 
 from spark_instructor import cli
 from spark_instructor.cli.embed import _check_overwrite
@@ -124,6 +125,23 @@ def test_prepare_and_models(capsys, tiny, tmp_path):
     assert str(made) in [one["path"] for one in json.loads(listed)["prepared"]]
 
 
+def test_package_and_models(capsys, tiny, tmp_path, monkeypatch):
+    code, out, _ = run(capsys, "package", tiny, "--precision", "bfloat16", "--output", tmp_path / "dist")
+    (wheel,) = (tmp_path / "dist").iterdir()
+    assert code == 0
+    assert out.startswith(f"{wheel}\n") and out.endswith("it is the model 'tiny'.\n")
+    assert "installed" not in run(capsys, "models")[1]
+    install_wheel(wheel, tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    folder = tmp_path / "site" / "spark_instructor_tiny"
+    assert re.search(rf"installed as wheels:\n  tiny +bfloat16 +\d+ MB  {folder}\n", run(capsys, "models")[1])
+    (listed,) = json.loads(run(capsys, "models", "--json")[1])["installed"]
+    assert (listed["name"], listed["precision"], listed["path"]) == ("tiny", "bfloat16", str(folder))
+    # A prepared folder keeps its precision, here as in a stage.
+    assert run(capsys, "package", "tiny", "--output", tmp_path / "again")[0] == 0
+    assert [path.name for path in (tmp_path / "again").iterdir()] == [wheel.name]
+
+
 def test_as_a_module(tmp_path):
     assert "instructor_base" in run_python("-m", "spark_instructor", "models", cwd=tmp_path)
 
@@ -156,7 +174,7 @@ def test_misuse(capsys, arguments):
     assert "usage: spark-instructor" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["embed", "search", "models", "prepare"])
+@pytest.mark.parametrize("command", ["embed", "search", "models", "prepare", "package"])
 def test_help_teaches_by_example(capsys, command):
     with pytest.raises(SystemExit) as exited:
         cli.main([command, "--help"])

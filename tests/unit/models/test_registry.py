@@ -113,6 +113,8 @@ def hub(tmp_path_factory):
     }
     (root / "main" / "pytorch_model.bin").write_bytes(b"the same weights once more")
     for folder in revisions.values():
+        (folder / "README.md").write_text("a model card")
+        (folder / "LICENSE.txt").write_text("a license")
         (folder / "tf_model.h5").write_bytes(b"weights for others")
         (folder / "onnx").mkdir()
         (folder / "onnx" / "model.onnx").write_bytes(b"weights for others")
@@ -165,8 +167,8 @@ class TestHub:
         hub.downloaded.clear()
         (folder,) = get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=hub.url)
         assert tmp_path in Path(folder).parents
-        large = {name for name in hub.downloaded if "/" not in name and not name.endswith((".json", "spiece.model"))}
-        assert large == weights
+        found = {name for name in hub.downloaded if "/" not in name and not name.endswith((".json", "spiece.model"))}
+        assert found == weights | {"README.md", "LICENSE.txt"}
         assert not any("onnx" in name for name in hub.downloaded)
         prepared = prepare(folder)
         assert prepared.name.startswith("instructor-small-float32-")
