@@ -11,6 +11,11 @@ from session_kinds import needs_connect
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The model of the notebooks is installed, so they need not send it.
+SEND_NOTHING = """
+from pyspark.sql.connect.session import SparkSession
+SparkSession.addArtifacts = None
+"""
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
@@ -25,10 +30,14 @@ def test_has_no_outputs(notebook):
 def test_runs(notebook, session, tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "notebooks").mkdir()
-    remote = {"SPARK_REMOTE": "local[2]"} if session == "connect" else {}
+    content = nbformat.read(notebook, as_version=4)
+    remote = {}
+    if session == "connect":
+        remote = {"SPARK_REMOTE": "local[2]"}
+        content.cells.insert(0, nbformat.v4.new_code_cell(SEND_NOTHING))
     environment = changed_environment(MPLBACKEND="agg", **remote)
     client = NotebookClient(
-        nbformat.read(notebook, as_version=4),
+        content,
         timeout=300,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path / "notebooks")}},

@@ -7,18 +7,20 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from .installed import find_installed
 from .prepared import PreparedModel, is_prepared, publish_folder, read_prepared
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelLocation:
-    """Where the executors find a prepared model: either a path or an archive."""
+    """Where the executors find a prepared model: by a path, in an archive or as an installed model."""
 
     name: str
     folder_name: str
@@ -27,6 +29,10 @@ class ModelLocation:
     """Path of the prepared folder that every executor can read."""
     archive: str | None
     """File name of the zip that Spark sends to the executors and unpacks there."""
+    installed: str | None = None
+    """Name of the model in the Python environment of the executors; see `find_installed`."""
+    precision: str | None = None
+    """Precision in which a host prepares the installed model if that is a checkpoint."""
 
 
 class HostModel(NamedTuple):
@@ -38,10 +44,13 @@ class HostModel(NamedTuple):
 
 
 def locate_model(location: ModelLocation) -> HostModel:
-    """Find a model on this host and verify it; copy it into the cache of this host if Spark sent it as an archive.
+    """Find a model on this host and verify it.
+
+    If Spark sent the model as an archive, it is copied into the cache of this host. An installed checkpoint is
+    prepared there.
 
     Raises FileNotFoundError, naming the model and the path, if the model is not on this host, and ValueError if a
-    file is not the one that was prepared.
+    file is not the one that was prepared, or if the installed model is not the one that the driver has.
     """
     if location.path is not None:
         if not is_prepared(Path(location.path)):
@@ -51,6 +60,11 @@ def locate_model(location: ModelLocation) -> HostModel:
                 "host, or unset sharedFolder so that Spark sends the model."
             )
         return _verify_once(location.path)
+
+    installed = _find_installed(location) if location.installed is not None else None
+    if installed is not None and is_prepared(installed):
+        _check_installed(location, read_prepared(installed), installed)
+        return _verify_once(str(installed))
 
     folder = _cache_dir() / location.folder_name
     try:
@@ -62,8 +76,11 @@ def locate_model(location: ModelLocation) -> HostModel:
             except (FileNotFoundError, ValueError):
                 shutil.rmtree(folder, ignore_errors=True)
             with publish_folder(folder) as new:
-                for file in _find_unpacked(location).paths:
-                    _link(file, new / file.name)
+                if installed is not None:
+                    _prepare_installed(location, installed, new)
+                else:
+                    for file in _find_unpacked(location).paths:
+                        _link(file, new / file.name)
     return _verify_once(str(folder))
 
 
@@ -106,6 +123,39 @@ def _lock(path: Path) -> Iterator[None]:
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _find_installed(location: ModelLocation) -> Path:
+    """Return the folder of the installed model in the Python environment of this executor."""
+    folder = find_installed(str(location.installed))
+    if folder is None:
+        raise FileNotFoundError(
+            f"the model '{location.installed}' is installed on the driver, but not in the Python environment of this "
+            f"executor ({sys.prefix}). Install the same wheel there, or set sharedFolder."
+        )
+    return folder
+
+
+def _prepare_installed(location: ModelLocation, checkpoint: Path, new: Path) -> None:
+    """Prepare an installed checkpoint in the empty folder ``new``."""
+    from ..encoder import prepare_model  # imports torch, which every worker needs anyway
+
+    model = prepare_model(checkpoint, location.precision, into=new / "prepared")
+    _check_installed(location, model, checkpoint)
+    for path in model.paths:
+        path.rename(new / path.name)
+    model.path.rmdir()
+
+
+def _check_installed(location: ModelLocation, model: PreparedModel, folder: Path) -> None:
+    """Raise ValueError if the model that is installed in ``folder`` is not the one that the driver has."""
+    if model.folder_name != location.folder_name:
+        raise ValueError(
+            f"the model '{location.installed}' differs between the driver ({location.folder_name}) and this executor "
+            f"({model.folder_name} in {folder}). Install the same versions of the model, of "
+            "spark-instructor-embeddings, tokenizers and safetensors on the driver and on the executors, or set "
+            "sharedFolder."
+        )
 
 
 def _find_unpacked(location: ModelLocation) -> PreparedModel:

@@ -1,4 +1,4 @@
-"""How a prepared model reaches the executors: by a path that they share, or as an archive that Spark sends."""
+"""How a prepared model reaches the executors: by a path, in an archive that Spark sends, or as an installed model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from .host_cache import ModelLocation
-from .prepared import PreparedModel
+from .installed import find_installed, to_installed_name
+from .prepared import PreparedModel, is_prepared, read_prepared
 
 _log = logging.getLogger(__name__)
 
@@ -28,14 +29,25 @@ def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) 
     """Make a prepared folder readable for the executors of a session and return its location there.
 
     The executors read the folder in place if ``shared`` says that all machines share its path, if it is in a
-    Databricks Volume, and on a local master. Otherwise Spark sends it once as an uncompressed zip, named by its
-    content: with ``addArtifacts`` on Spark Connect, and with ``addArchive`` on a classic session. The zip is a
-    private copy, so executors that start later still get this model even if the cache has changed.
+    Databricks Volume, and on a local master. If the driver has the model installed, the executors take it from their
+    own Python environment. Otherwise Spark sends it once as an uncompressed zip, named by its content: with
+    ``addArtifacts`` on Spark Connect, and with ``addArchive`` on a classic session. The zip is a private copy, so
+    executors that start later still get this model even if the cache has changed.
 
     Raises ValueError if the prepared folder was altered before it is sent.
     """
     if shared or model.path.is_relative_to("/Volumes") or _is_local(spark):
         return ModelLocation(name=model.name, folder_name=model.folder_name, path=str(model.path), archive=None)
+    installed = _find_installed_name(model)
+    if installed is not None:
+        return ModelLocation(
+            name=model.name,
+            folder_name=model.folder_name,
+            path=None,
+            archive=None,
+            installed=installed,
+            precision=model.precision,
+        )
     archive = f"{model.folder_name}.zip"
     with _sending:
         sent = _sent_archives.setdefault(spark if is_connect(spark) else spark.sparkContext, set())
@@ -44,6 +56,21 @@ def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) 
             _send(spark, model, archive)
             sent.add(archive)
     return ModelLocation(name=model.name, folder_name=model.folder_name, path=None, archive=archive)
+
+
+def _find_installed_name(model: PreparedModel) -> str | None:
+    """Return the name of the installed model with the same content as ``model``, or None if there is none.
+
+    It does not matter how the driver got the model, so this includes models of saved stages.
+    """
+    from ..encoder import prepare_model
+
+    name = to_installed_name(model.name)
+    folder = find_installed(name)
+    if folder is None:
+        return None
+    installed = read_prepared(folder) if is_prepared(folder) else prepare_model(folder, model.precision)
+    return name if installed.content_hash == model.content_hash else None
 
 
 def _send(spark: SparkSession, model: PreparedModel, archive: str) -> None:

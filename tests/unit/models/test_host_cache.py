@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from wheels import install_model
 
-from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.encoder import InstructorModel, preparation, prepare, prepare_model
 from spark_instructor.models import prepared as prepared_module
 from spark_instructor.models.host_cache import ModelLocation, _verify_once, locate_model
-from spark_instructor.models.prepared import MANIFEST, TOKENIZER, WEIGHTS, read_prepared
+from spark_instructor.models.installed import PACKAGED, to_installed_name
+from spark_instructor.models.prepared import MANIFEST, PRECISIONS, TOKENIZER, WEIGHTS, read_prepared
 
 
 def location_of(prepared, path=None, archive=None):
@@ -122,6 +124,53 @@ class TestLocateModel:
             theirs.mkdir()
         with pytest.raises(PermissionError, match="belongs to another user"):
             locate(sent)
+
+
+class TestInstalledModels:
+    @pytest.fixture(autouse=True)
+    def cold_cache(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    @staticmethod
+    def location_of(model):
+        return ModelLocation(
+            model.name, model.folder_name, None, None, to_installed_name(model.name), precision=model.precision
+        )
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_the_packaged_model_is_prepared_once_per_host(self, tmp_path, monkeypatch, precision):
+        driver = prepare_model(PACKAGED, precision)
+        location = self.location_of(driver)
+        monkeypatch.setenv("HF_HOME", "/nonexistent/hf")  # an executor may have no home folder
+        found = locate(location)
+        assert found.is_relative_to(tmp_path) and found.name == driver.folder_name
+        assert read_prepared(found).content_hash == driver.content_hash
+        monkeypatch.setattr(preparation, "_write_weights", None)
+        assert locate(location) == found
+        assert {path for path in found.parent.iterdir() if path.is_dir()} == {found}
+
+    def test_another_version_of_the_packaged_model(self, tmp_path):
+        driver = prepare_model(PACKAGED)
+        location = self.location_of(dataclasses.replace(driver, max_length=11))
+        with pytest.raises(ValueError, match="'instructor_tiny' differs between the driver") as raised:
+            locate(location)
+        assert location.folder_name in str(raised.value) and driver.folder_name in str(raised.value)
+        assert "Install the same versions" in str(raised.value)
+        assert not [path for path in tmp_path.glob("spark_instructor-*/*") if path.is_dir()]
+
+    def test_a_wheel_is_used_in_place(self, tiny, tmp_path, monkeypatch):
+        folder = install_model(tiny, "bfloat16", tmp_path / "site")
+        driver = prepare_model(tiny, "bfloat16")
+        with pytest.raises(FileNotFoundError, match=r"'tiny' is installed on the driver, but not .*Install the same"):
+            locate(self.location_of(driver))
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        assert locate(self.location_of(driver)) == folder
+        other = prepare_model(tiny)
+        with pytest.raises(ValueError, match=rf"{other.folder_name}\) and .*{driver.folder_name} in {folder}"):
+            locate(self.location_of(other))
+        flip_last_byte(folder / WEIGHTS)
+        with pytest.raises(ValueError, match=f"{folder / WEIGHTS} was changed after it was prepared"):
+            locate(self.location_of(driver))
 
 
 def verify(folder):
