@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 __all__ = [
     "JsonObject",
+    "escape_pattern",
     "expand_user",
     "is_file",
     "is_valid_name",
@@ -25,6 +26,7 @@ __all__ = [
 
 _MAX_BYTES = 1 << 26  # four times the size of the largest known T5 tokenizer, mT5's
 _MAX_NUMBER = 2**31 - 1  # no width, count or length of a real model comes close
+_PATTERN = re.compile(r"[][{}*?\\]")
 _KINDS = {str: "text", bool: "true or false", float: "a decimal number"}
 
 Kind = TypeVar("Kind", str, bool, float)
@@ -74,6 +76,11 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
 def local_path(path: str) -> Path:
     """Convert a path, a ``file:`` URI or the ``dbfs:`` URI of a Volume to a local path."""
     return expand_user(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path))
+
+
+def escape_pattern(path: str) -> str:
+    """Escape the name of a file or folder for Spark's readers, which take a pattern; Spark's writers take a name."""
+    return _PATTERN.sub(r"\\\g<0>", path)
 
 
 def is_valid_name(text: str) -> bool:

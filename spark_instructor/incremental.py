@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import reduce
@@ -15,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
 from .columns import check_new_columns, check_type, column, find_field, is_same_type
+from .files import escape_pattern
 from .models.prepared import PreparedModel
 from .stages.embeddings import InstructorEmbeddings
 
@@ -27,8 +27,6 @@ PART = "part"
 # the committer, the finished tasks of a killed job stay in a folder from which the next job commits them as its own,
 # so rows come twice. Version 2 is unsafe only if a second attempt gives its files other names, and Spark does not.
 _WRITE_OPTIONS = {"partitionOverwriteMode": "dynamic", "mapreduce.fileoutputcommitter.algorithm.version": "2"}
-
-_GLOB = re.compile(r"[][{}*?\\]")  # Spark's readers take these characters for a pattern; its writers do not
 
 _KIND, _OLD_FINGERPRINT, _OLD_PART = "__kind", "__old_fingerprint", "__old_part"
 _ROWS_PER_TASK = 2000  # a file of some megabytes
@@ -144,7 +142,7 @@ def _list_keys(key: str | Sequence[str]) -> list[str]:
 def _read_target(spark: SparkSession, target: str) -> DataFrame | None:
     """Read the target; return None if it does not exist, or if a first run was killed before it wrote a part."""
     try:
-        before = spark.read.parquet(_GLOB.sub(r"\\\g<0>", target))
+        before = spark.read.parquet(escape_pattern(target))
         schema = before.schema
     except AnalysisException as error:
         if "PATH_NOT_FOUND" in str(error) or "UNABLE_TO_INFER_SCHEMA" in str(error):

@@ -25,7 +25,7 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import DataFrame
 
-from ..files import local_path
+from ..files import escape_pattern, local_path
 
 FORMAT_VERSION = 1
 _SECTION = "sparkInstructor"  # our part of the metadata, beside Spark's own
@@ -119,7 +119,7 @@ class StageReader(MLReader[Any]):
         Raises ValueError if ``path`` holds another class, a newer format or an incomplete stage, or if its files
         are not the ones that were saved.
         """
-        line = self.sparkSession.read.text(f"{path}/metadata").first()
+        line = self.sparkSession.read.text(escape_pattern(f"{path}/metadata")).first()
         if line is None:
             raise ValueError(f"{path} is incomplete: its metadata is empty. {_INTERRUPTED}")
         metadata = json.loads(line[0])
@@ -149,7 +149,7 @@ class StageReader(MLReader[Any]):
     def _open_batch(self, path: str, number: int) -> DataFrame:
         batch = _batch_path(path, number)
         try:
-            rows = self.sparkSession.read.parquet(batch)
+            rows = self.sparkSession.read.parquet(escape_pattern(batch))
             _ = rows.schema  # only this makes Spark Connect look for the folder
         except AnalysisException as error:
             raise ValueError(f"{path} is incomplete: {batch} is missing. {_INTERRUPTED}") from error

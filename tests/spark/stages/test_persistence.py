@@ -161,6 +161,14 @@ def test_stages_without_files(spark, stage, path):
     }
 
 
+@pytest.mark.parametrize("name", ["run[1]", "run{1,2}", "run*", "run?", "run\\1"])
+def test_a_name_that_reads_as_a_pattern(spark, tiny, path, name):
+    """What was saved under a name is loaded from it, even if the name as a pattern matches another folder."""
+    DocumentAssembler(outputCol="other" * 1000).save(f"{path}/run1")  # of two files, Spark reads the larger one first
+    embedder(tiny, "wanted").save(f"{path}/{name}")
+    assert InstructorEmbeddings.load(f"{path}/{name}").getOutputCol() == "wanted"
+
+
 def test_overwrite(spark, tiny, path):
     embedder(tiny, "first").save(path)
     with pytest.raises(AnalysisException, match=r"(?i)already exists"):
