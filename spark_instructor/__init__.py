@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .stages.embeddings import InstructorEmbeddings
     from .stages.finisher import EmbeddingsFinisher
     from .stages.light_pipeline import LightPipeline
+    from .stages.pipelines import load_pipeline, save_pipeline
 
 _MODULES = {
     "Annotation": "stages.annotation",
@@ -36,9 +37,11 @@ _MODULES = {
     "instructor_embed": "functions",
     "known_models": "models.registry",
     "list_prepared": "models.prepared",
+    "load_pipeline": "stages.pipelines",
     "prepare": "encoder",
     "register_instructor_embed": "functions",
     "rows_to_embed": "incremental",
+    "save_pipeline": "stages.pipelines",
     "write_to_milvus": "milvus",
 }
 
@@ -57,9 +60,11 @@ __all__ = [
     "instructor_embed",
     "known_models",
     "list_prepared",
+    "load_pipeline",
     "prepare",
     "register_instructor_embed",
     "rows_to_embed",
+    "save_pipeline",
     "write_to_milvus",
 ]
 

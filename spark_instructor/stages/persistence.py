@@ -23,7 +23,7 @@ from pyspark.ml.util import (
     MLWritable,
     MLWriter,
 )
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from ..files import escape_pattern, local_path
 
@@ -35,7 +35,7 @@ _PIECE_BYTES = 1 << 20
 _PIECES_PER_BATCH = 16
 
 _NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
-_INTERRUPTED = "Was the save interrupted? Save the stage again."
+INTERRUPTED = "Was the save interrupted? Save it again."
 
 
 class StageContent(NamedTuple):
@@ -88,22 +88,10 @@ class StageWriter(MLWriter):
 
     def saveImpl(self, path: str) -> None:
         """Write the metadata, whose folder must be new, and then the files."""
-        spark = self.sparkSession
         content = self._stage.collect_content()  # before anything is deleted, since it may fail
         if self.shouldOverwrite:
-            _check_overwrite(path, content.sources)
-            # Overwriting with an empty DataFrame clears the folder without the JVM, so it works on Spark Connect.
-            spark.createDataFrame([], "value string").write.mode("overwrite").text(path)
-        section: dict[str, Any] = {"formatVersion": FORMAT_VERSION}
-        if content.folder_name is not None:
-            pieces = sum(-(-file.stat().st_size // _PIECE_BYTES) for file in content.files)
-            section["files"] = {"folder": content.folder_name, "batches": -(-pieces // _PIECES_PER_BATCH)}
-        # On 3.5 the type says SparkContext, but only its version is read, and a session has one too.
-        metadata = DefaultParamsWriter._get_metadata_to_save(content.stage, spark, {_SECTION: section})  # type: ignore[arg-type, unused-ignore]
-        spark.createDataFrame([(metadata,)], "value string").coalesce(1).write.text(f"{path}/metadata")
-        for number, batch in enumerate(_group_pieces(_read_pieces(content.files))):
-            rows = spark.createDataFrame(batch, "piece int, file string, content binary").coalesce(1)
-            rows.write.option("compression", "none").parquet(_batch_path(path, number))
+            clear_folder(self.sparkSession, path, content.sources)
+        write_content(self.sparkSession, path, content)
 
 
 class StageReader(MLReader[Any]):
@@ -119,10 +107,10 @@ class StageReader(MLReader[Any]):
         Raises ValueError if ``path`` holds another class, a newer format or an incomplete stage, or if its files
         are not the ones that were saved.
         """
-        line = self.sparkSession.read.text(escape_pattern(f"{path}/metadata")).first()
-        if line is None:
-            raise ValueError(f"{path} is incomplete: its metadata is empty. {_INTERRUPTED}")
-        metadata = json.loads(line[0])
+        return self.restore(path, read_metadata(self.sparkSession, path))
+
+    def restore(self, path: str, metadata: dict[str, Any]) -> Any:
+        """Do what `load` does, with the metadata that was read from ``path``."""
         expected = f"{self._cls.__module__}.{self._cls.__name__}"
         if metadata["class"] != expected:
             raise ValueError(f"{path} holds a {metadata['class']}, expected a {expected}")
@@ -132,9 +120,7 @@ class StageReader(MLReader[Any]):
                 f"{path} was saved in format version {section['formatVersion']}; this spark_instructor reads versions "
                 f"up to {FORMAT_VERSION}. Update spark-instructor-embeddings."
             )
-        stage = self._cls()
-        stage._resetUid(metadata["uid"])
-        DefaultParamsReader.getAndSetParams(stage, metadata)
+        stage = restore_params(self._cls, metadata)
         if "files" in section:
             files = section["files"]
             self._open_batch(path, files["batches"] - 1)  # an interrupted save lacks it, since it is written last
@@ -152,8 +138,66 @@ class StageReader(MLReader[Any]):
             rows = self.sparkSession.read.parquet(escape_pattern(batch))
             _ = rows.schema  # only this makes Spark Connect look for the folder
         except AnalysisException as error:
-            raise ValueError(f"{path} is incomplete: {batch} is missing. {_INTERRUPTED}") from error
+            raise ValueError(f"{path} is incomplete: {batch} is missing. {INTERRUPTED}") from error
         return rows
+
+
+def write_content(spark: SparkSession, path: str, content: StageContent) -> None:
+    """Write the metadata of a stage and its files."""
+    section: dict[str, Any] = {"formatVersion": FORMAT_VERSION}
+    if content.folder_name is not None:
+        pieces = sum(-(-file.stat().st_size // _PIECE_BYTES) for file in content.files)
+        section["files"] = {"folder": content.folder_name, "batches": -(-pieces // _PIECES_PER_BATCH)}
+    write_metadata(spark, path, content.stage, extra={_SECTION: section})
+    for number, batch in enumerate(_group_pieces(_read_pieces(content.files))):
+        rows = spark.createDataFrame(batch, "piece int, file string, content binary").coalesce(1)
+        rows.write.option("compression", "none").parquet(_batch_path(path, number))
+
+
+def write_metadata(
+    spark: SparkSession,
+    path: str,
+    instance: Params,
+    params: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write what Spark ML writes to ``path/metadata``; ``params`` replaces the Params that are set."""
+    # On 3.5 the type says SparkContext, but only its version is read, and a session has one too.
+    metadata = DefaultParamsWriter._get_metadata_to_save(instance, spark, extra, params)  # type: ignore[arg-type, unused-ignore]
+    spark.createDataFrame([(metadata,)], "value string").coalesce(1).write.text(f"{path}/metadata")
+
+
+def read_metadata(spark: SparkSession, path: str) -> dict[str, Any]:
+    """Read the metadata of a stage or a pipeline.
+
+    Raises an AnalysisException if there is none, and ValueError if it is empty.
+    """
+    line = spark.read.text(escape_pattern(f"{path}/metadata")).first()
+    if line is None:
+        raise ValueError(f"{path} is incomplete: its metadata is empty. {INTERRUPTED}")
+    metadata: dict[str, Any] = json.loads(line[0])
+    return metadata
+
+
+def restore_params(cls: type[Params], metadata: dict[str, Any]) -> Any:
+    """Create an instance that has the uid and the Params of the metadata."""
+    instance: Any = cls()
+    instance._resetUid(metadata["uid"])
+    DefaultParamsReader.getAndSetParams(instance, metadata)
+    return instance
+
+
+def clear_folder(spark: SparkSession, path: str, sources: Sequence[Path]) -> None:
+    """Delete what ``path`` holds.
+
+    Raises ValueError, and deletes nothing, if that would delete one of the ``sources``.
+    """
+    target = local_path(path).resolve()
+    for folder in sources:
+        if folder.resolve().is_relative_to(target):
+            raise ValueError(f"{path} holds the model of this stage ({folder}): save the stage to another path")
+    # Overwriting with an empty DataFrame clears the folder without the JVM, so it works on Spark Connect.
+    spark.createDataFrame([], "value string").write.mode("overwrite").text(path)
 
 
 def _batch_path(path: str, number: int) -> str:
@@ -165,14 +209,6 @@ def _check_name(name: str, path: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{path} names a file {name!r}, which no stage saves. Do not load it.")
     return name
-
-
-def _check_overwrite(path: str, sources: Sequence[Path]) -> None:
-    """Raise ValueError if clearing ``path`` would delete a folder that the stage reads."""
-    target = local_path(path).resolve()
-    for folder in sources:
-        if folder.resolve().is_relative_to(target):
-            raise ValueError(f"{path} holds the model of this stage ({folder}): save the stage to another path")
 
 
 def _read_pieces(files: Sequence[Path]) -> Iterator[tuple[int, str, bytes]]:
