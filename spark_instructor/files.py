@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 __all__ = [
     "JsonObject",
     "escape_pattern",
-    "expand_user",
     "is_file",
     "is_valid_name",
     "local_path",
@@ -27,6 +27,8 @@ __all__ = [
 _MAX_BYTES = 1 << 26  # four times the size of the largest known T5 tokenizer, mT5's
 _MAX_NUMBER = 2**31 - 1  # no width, count or length of a real model comes close
 _PATTERN = re.compile(r"[][{}*?\\]")
+_URI = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]+):(//(?P<host>[^/]*))?(?P<location>/.*|$)", re.DOTALL)
+_CURE = "Mount it, or copy the folder to a path that this machine can read (a local disk, NFS, /Volumes/...)."
 _KINDS = {str: "text", bool: "true or false", float: "a decimal number"}
 
 Kind = TypeVar("Kind", str, bool, float)
@@ -68,14 +70,27 @@ class JsonObject:
         return {key: bool(self.get(key, bool, False)) for key in self._content if key.startswith(prefix)}
 
 
-def expand_user(path: str | os.PathLike[str]) -> Path:
-    """Replace a leading ``~`` or ``~user`` by the home folder, and leave the name of an unknown user as it is."""
-    return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown user
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Convert a path, a ``file:`` URI or a ``dbfs:`` URI to a local path; replace a leading ``~`` by the home folder.
 
-
-def local_path(path: str) -> Path:
-    """Convert a path, a ``file:`` URI or the ``dbfs:`` URI of a Volume to a local path."""
-    return expand_user(re.sub(r"^(file:(//)?|dbfs:(?=/Volumes/))", "", path))
+    Raises ValueError for other URIs, and for a ``dbfs:`` URI on a machine where DBFS is not mounted.
+    """
+    path = os.fspath(path)
+    uri = _URI.match(path)
+    if uri is None:
+        return Path(os.path.expanduser(path.removeprefix("file:")))  # Path.expanduser raises for an unknown user
+    scheme, host, location = uri["scheme"].lower(), uri["host"], uri["location"]
+    if scheme == "file" and host in (None, "", "localhost"):
+        return Path(unquote(location))
+    if scheme == "dbfs" and not host:
+        if location.startswith("/Volumes/"):
+            return Path(location)
+        if os.path.isdir("/dbfs"):
+            return Path("/dbfs" + location)
+        raise ValueError(f"{path}: this machine has no /dbfs, where DBFS would be mounted. {_CURE}")
+    if scheme == "file":
+        raise ValueError(f"{path} names the host {host!r}. The URI of a local folder has three slashes: file:///folder")
+    raise ValueError(f"{path}: a model is read as local files, and {scheme}: is not a local file system. {_CURE}")
 
 
 def escape_pattern(path: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import expand_user, short_repr
+from ..files import local_path, short_repr
 from ..models.prepared import (
     FORMAT_VERSION,
     PRECISIONS,
@@ -84,8 +84,8 @@ def prepare_model(
     """
     if precision not in (None, *PRECISIONS):
         raise ValueError(f"unknown precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    folder = expand_user(checkpoint).absolute()
-    target = None if into is None else expand_user(into).absolute()
+    folder = local_path(checkpoint).absolute()
+    target = None if into is None else local_path(into).absolute()
     key = (folder, precision, target, os.environ.get("HF_HOME"))
     states, model = _prepared_models.get(key, ((), None))
     if model is None or states != _read_states(folder, model.path):

@@ -193,7 +193,10 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         return self.getOrDefault(self.longText)
 
     def setSharedFolder(self: Self, value: str) -> Self:
-        """Set a folder for the prepared model that all machines can read (NFS, a Volume), so Spark need not send it."""
+        """Set a folder for the prepared model that all machines can read (NFS, a Volume), so Spark need not send it.
+
+        `transform` raises ValueError if it is the URI of a file system that is not mounted, such as ``s3://``.
+        """
         return self._set(sharedFolder=value)
 
     def getSharedFolder(self) -> str | None:
@@ -321,10 +324,11 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         """
         from ..encoder import prepare_model
 
+        folder = self.getSharedFolder()
+        shared = None if folder is None else local_path(folder)  # refused here, before anything is downloaded
         model = prepare_model(checkpoint_folder(self.getModel(), self.getRevision()), self._get(self.precision))
-        shared = self.getSharedFolder()
         if shared is not None:
-            model = prepare_model(model.path, into=local_path(shared) / model.folder_name)
+            model = prepare_model(model.path, into=shared / model.folder_name)
         return model
 
     def observe(self, dataset: DataFrame, observation: Observation) -> DataFrame:

@@ -192,12 +192,21 @@ def clear_folder(spark: SparkSession, path: str, sources: Sequence[Path]) -> Non
 
     Raises ValueError, and deletes nothing, if that would delete one of the ``sources``.
     """
-    target = local_path(path).resolve()
+    target = _find_local_target(path)
     for folder in sources:
-        if folder.resolve().is_relative_to(target):
+        if target is not None and folder.resolve().is_relative_to(target):
             raise ValueError(f"{path} holds the model of this stage ({folder}): save the stage to another path")
     # Overwriting with an empty DataFrame clears the folder without the JVM, so it works on Spark Connect.
     spark.createDataFrame([], "value string").write.mode("overwrite").text(path)
+
+
+def _find_local_target(path: str) -> Path | None:
+    """Return the local folder that Spark would write to, or None if it is on another file system."""
+    try:
+        # Spark takes the percent signs of a file: URI literally, and so does local_path in a plain path.
+        return local_path(re.sub(r"^file:(//[^/]*)?(?=/)", "", path)).resolve()
+    except ValueError:
+        return None
 
 
 def _batch_path(path: str, number: int) -> str:

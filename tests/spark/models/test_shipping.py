@@ -101,3 +101,18 @@ def test_shared_folder(spark, tiny, tiny_model, tmp_path):
     (row,) = stage.transform(spark.createDataFrame([("a text",)], "text string")).collect()
     assert_embedded(tiny_model, "", ["a text"], [row.vector])
     assert [path.name for path in tmp_path.iterdir()] == [read_prepared(prepare(tiny)).folder_name]
+
+
+@pytest.mark.one_kind
+def test_a_uri_is_no_folder(spark, tiny, tmp_path, monkeypatch):
+    """It is refused on the driver, which once made a folder named s3: in its working directory."""
+    monkeypatch.chdir(tmp_path)
+    data = spark.createDataFrame([("a text",)], "text string")
+    stages = [
+        InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector", sharedFolder="s3://bucket/models"),
+        InstructorEmbeddings.loadSavedModel("s3://bucket/models").setInputCols("text").setOutputCol("vector"),
+    ]
+    for stage in stages:
+        with pytest.raises(ValueError, match=r"^s3://bucket/models: .* s3: is not a local file system. Mount it, or"):
+            stage.transform(data)
+    assert list(tmp_path.iterdir()) == []

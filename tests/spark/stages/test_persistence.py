@@ -190,13 +190,20 @@ def test_a_save_that_fails_clears_nothing(spark, tiny, path, tmp_path):
 
 
 @pytest.mark.one_kind
-@pytest.mark.parametrize("saved_to", ["", "/models/mine"])
+@pytest.mark.parametrize("saved_to", ["", "/models/my%20own"])  # Spark does not decode a file: URI
 def test_no_save_over_its_own_model(spark, tmp_path, saved_to):
-    checkpoint = copy_tiny(tmp_path / "models" / "mine")
+    checkpoint = copy_tiny(tmp_path / "models" / "my%20own")
     target = f"file://{tmp_path}{saved_to}"
     with pytest.raises(ValueError, match=f"{target} holds the model of this stage .*save the stage to another path"):
         embedder(checkpoint).write().overwrite().save(target)
     assert (checkpoint / "modules.json").is_file()
+
+
+@pytest.mark.one_kind
+def test_overwrite_on_a_file_system_of_spark(spark):
+    """It is Spark that has to know the file system, not Python."""
+    with pytest.raises(Exception, match='No FileSystem for scheme "s3"'):
+        DocumentAssembler().write().overwrite().save("s3://bucket/stage")
 
 
 @pytest.mark.one_kind

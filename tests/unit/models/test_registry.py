@@ -65,7 +65,7 @@ class TestNames:
 
 
 class TestFolders:
-    @pytest.mark.parametrize("spelling", ["{}", "file:{}", "file://{}"])
+    @pytest.mark.parametrize("spelling", ["{}", "file:{}", "file://{}", "file://localhost{}"])
     def test_path_or_uri(self, tmp_path, spelling):
         folder = tmp_path / "a model"
         folder.mkdir()
@@ -92,7 +92,6 @@ class TestFolders:
             "../model",
             "file:/no/such",
             "dbfs:/Volumes/no/such",
-            "dbfs:/no",
             "a/b/c",
             "C:\\m",
         ],
@@ -100,6 +99,10 @@ class TestFolders:
     def test_missing(self, missing):
         with pytest.raises(FileNotFoundError, match="there is no checkpoint folder"):
             checkpoint_folder(missing)
+
+    def test_other_file_systems(self):
+        with pytest.raises(ValueError, match=r"^s3://bucket/model: a model is read as local files, and s3: is not"):
+            checkpoint_folder("s3://bucket/model")
 
 
 @pytest.fixture(scope="module")
