@@ -59,7 +59,7 @@ clean: ## remove the environments and whatever tools left behind
 .venv35/ready: NEEDS := pyspark==3.5.9 -e '.[hub,milvus,test]'
 .venv40/ready: NEEDS := 'pyspark[connect]==4.0.5' -e '.[hub,milvus,test]'
 
-.venv/ready .venv35/ready .venv40/ready: %/ready: setup.py constraints.txt Makefile | python
+.venv/ready .venv35/ready .venv40/ready: %/ready: pyproject.toml constraints.txt Makefile | python
 	@test -x $*/bin/pip || { echo "Making $* with $(PYTHON)"; $(PYTHON) -m venv $*; }
 	@echo "Installing the package and its tools into $*; the first time takes minutes"
 	$*/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt $(NEEDS)
