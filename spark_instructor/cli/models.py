@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import expand_user
+from ..files import local_path
 from ..models.installed import list_installed, to_installed_name
 from ..models.prepared import PreparedModel, cache_dir, list_prepared, read_intact
 from ..models.registry import checkpoint_folder, is_cached, known_models
@@ -60,7 +60,7 @@ def run_prepare(arguments: argparse.Namespace) -> None:
 def run_package(arguments: argparse.Namespace) -> None:
     """Build a wheel of a model and print its path."""
     checkpoint, model = _prepare(arguments)
-    wheel = build_wheel(model, checkpoint, expand_user(arguments.output))
+    wheel = build_wheel(model, checkpoint, local_path(arguments.output))
     print(wheel)
     print(f"Install it on the driver and on the workers. Then it is the model '{to_installed_name(model.name)}'.")
 

@@ -67,8 +67,8 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     """Return the local folder of a checkpoint, and download the checkpoint first if it is on the hub.
 
     ``model`` is the name of a known or an installed model, a hub id ("owner/name") or a folder (a path, or a ``file:``
-    or ``dbfs:`` URI). ``revision`` pins a checkpoint of the hub to a branch, a tag or a commit. An installed model comes
-    before the checkpoint of the same name on the hub, unless ``revision`` is set. Downloads go to the cache of
+    or ``dbfs:`` URI). ``revision`` pins a checkpoint of the hub to a branch, a tag or a commit. An installed model
+    comes before the checkpoint of the same name on the hub, unless ``revision`` is set. Downloads go to the cache of
     huggingface_hub (HF_HOME), and its settings apply (HF_HUB_OFFLINE, HF_ENDPOINT, tokens).
 
     Raises ValueError for an unknown name and for the URI of a file system that is not local, FileNotFoundError for a
