@@ -1,32 +1,31 @@
-"""Malformed checkpoints: each has a clear error and leaves no trace, or is accepted on purpose.
+"""Malformed checkpoints: `prepare` refuses each with a clear error and leaves no trace, or accepts it on purpose.
 
-The cases are made by tests/hostile.py.
+The cases are in tests/hostile. Each is a subtest, so a failure names its case and the others still run.
 """
 
-import json
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from stat import S_ISDIR
 
 import numpy as np
 import pytest
 from checkpoints import write_json
-from hostile import BASES, SECRET, cases
+from hostile import KINDS
+from hostile.case import SECRET, write_healthy
 
 from spark_instructor.encoder import InstructorModel, prepare
 from spark_instructor.models.registry import checkpoint_folder
 
-CASES = cases()
 TEXTS = ["", "a text", "ﬁne ＡＢＣ ① ½ é, and another of some more words than that", "word " * 20]
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    """A healthy checkpoint of each kind."""
+    """A folder that holds each healthy checkpoint."""
     root = tmp_path_factory.mktemp("healthy")
-    for base, write in BASES.items():
-        write(root / base)
+    write_healthy(root)
     return root
 
 
@@ -36,23 +35,31 @@ def healthy_vectors(healthy):
 
 
 @pytest.fixture
-def place(monkeypatch, tmp_path):
-    """A folder with a cache and a place for temporary files of its own, and a secret."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "secret.txt").write_text(SECRET)
-    write_json(tmp_path / "secret.json", {"password": SECRET})
-    return tmp_path
+def place(tmp_path):
+    with new_place(tmp_path / "place") as place:
+        yield place
+
+
+@contextmanager
+def new_place(place):
+    """A folder to work in, with a cache, temporary files and a secret of its own; it is removed in the end."""
+    (place / "tmp").mkdir(parents=True)
+    (place / "secret.txt").write_text(SECRET)
+    write_json(place / "secret.json", {"password": SECRET})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(place / "cache"))
+        patch.setattr(tempfile, "tempdir", str(place / "tmp"))
+        patch.chdir(place)
+        yield place
+    shutil.rmtree(place)
 
 
 def vectors(prepared):
     return InstructorModel.load(prepared).encode("Represent the text: ", TEXTS)
 
 
-def everything(place):
-    """All that lies there, outside the cache, with what would tell a change."""
+def list_everything(place):
+    """Everything in a place except its cache, with what would show a change."""
     return {
         # A folder's times change with a temporary file in it, such as torch's own, that is gone again.
         path: (stat.st_ino, stat.st_mode, None if S_ISDIR(stat.st_mode) else (stat.st_size, stat.st_mtime_ns))
@@ -63,95 +70,71 @@ def everything(place):
     }
 
 
-def in_cache(place):
+def names_in_cache(place):
     return [path.name for path in (place / "cache").rglob("*") if path != place / "cache" / "spark_instructor"]
 
 
-def assert_refused(place, folder, names, precision="float32"):
-    before = everything(place)
+def assert_refused(place, folder, error_names, precision):
+    before = list_everything(place)
     with pytest.raises(BaseException) as raised:
         prepare(folder, precision)
     message = str(raised.value)
     assert type(raised.value) in (ValueError, FileNotFoundError), repr(raised.value)[:500]
-    assert str(folder) in message and names in message, message[:500]
+    assert str(folder) in message and error_names in message, message[:500]
     assert len(message) < 1000 and SECRET not in message
-    assert everything(place) == before
-    assert in_cache(place) == []
+    assert list_everything(place) == before
+    assert names_in_cache(place) == []
 
 
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("case", [case for case in CASES if not case.harmless], ids=lambda case: ascii(case.id)[1:-1])
-def test_refused(healthy, place, case):
-    (place / "other").symlink_to(healthy / "safetensors")
-    folder = shutil.copytree(healthy / case.base, place / "checkpoint")
-    case.spoil(folder)
-    assert_refused(place, folder, case.names)
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("case", [case for case in CASES if case.harmless], ids=lambda case: ascii(case.id)[1:-1])
-def test_accepted_on_purpose(healthy, healthy_vectors, place, case):
-    (place / "other").symlink_to(healthy / "safetensors")
-    folder = shutil.copytree(healthy / case.base, place / "checkpoint")
-    case.spoil(folder)
-    before = everything(place)
+def assert_accepted(place, folder, healthy_vectors):
+    before = list_everything(place)
     prepared = prepare(folder)
     assert prepared.parent == place / "cache" / "spark_instructor"
-    assert everything(place) == before
+    assert list_everything(place) == before
     assert np.array_equal(vectors(prepared), healthy_vectors)
 
 
-NAMES = ["../evil", "../../evil", "/tmp/evil", ".hidden", "a/b", "", "a\0b", "x" * 300, "\ud800", 3, True, None, [], {}]
-MANIFEST = {
-    **{f"name {ascii(name)[:20]}": {"name": name} for name in NAMES},
-    **{f"hash {value!r}": {"hash": value} for value in ("", "../" * 20, "g" * 64, 3, None, [])},
-    **{f"precision {value!r}": {"precision": value} for value in ("float16", "", 3, None, [])},
-    **{f"max_length {value!r}": {"max_length": value} for value in (True, 1, -1, 0.5, "512", None, [])},
-    **{f"architecture {value!r}": {"architecture": value} for value in (None, 3, [], {}, {"d_model": 1})},
-    **{
-        f"{key} {value!r}": {key: value}
-        for key in ("files", "sizes")
-        for value in (None, 3, [], {}, {"../secret.txt": 1}, {"model.safetensors": [], "tokenizer.json": "x"})
-    },
-}
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol", "ignore:.*nested tensors", "ignore:.*quantize")
+@pytest.mark.parametrize("kind", KINDS)
+def test_refused_or_accepted(subtests, healthy, healthy_vectors, tmp_path, kind):
+    names = set()
+    for case in KINDS[kind]():
+        with subtests.test(case.name), new_place(tmp_path / "place") as place:
+            assert case.name not in names, "another case has this name"
+            names.add(case.name)
+            (place / "other").symlink_to(healthy / "safetensors")
+            folder = shutil.copytree(healthy / case.checkpoint, place / "checkpoint")
+            case.apply(folder)
+            if case.error_names is None:
+                assert_accepted(place, folder, healthy_vectors)
+            else:
+                # A prepared folder of float32 would be used as it is, so another precision makes `prepare` write.
+                precision = "bfloat16" if case.checkpoint == "prepared" else "float32"
+                assert_refused(place, folder, case.error_names, precision)
 
 
-@pytest.mark.parametrize("changes", MANIFEST.values(), ids=MANIFEST)
-def test_prepared_folder_refused(healthy, place, changes):
-    """A name or a hash that leads out of the cache would be written to when it is narrowed."""
-    folder = prepare(healthy / "safetensors", into=place / "checkpoint")
-    manifest = json.loads((folder / "prepared.json").read_text("utf-8"))
-    write_json(folder / "prepared.json", {**manifest, **changes})
-    assert_refused(place, folder, "prepared.json", "bfloat16")
+NAMES = ["x" * 255, " ", "a b", "\n", ".hidden", "~", "ﬁ", "-rf", "models--a--b", "*"]
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"PK"])
-def test_prepared_weights_refused(healthy, place, content):
-    folder = prepare(healthy / "safetensors", into=place / "checkpoint")
-    (folder / "model.safetensors").write_bytes(content)
-    manifest = json.loads((folder / "prepared.json").read_text("utf-8"))
-    manifest["sizes"]["model.safetensors"] = len(content)
-    write_json(folder / "prepared.json", manifest)
-    assert_refused(place, folder, "model.safetensors", "bfloat16")
+def test_name_of_a_folder(subtests, healthy, healthy_vectors, place):
+    """A folder may have any name; the prepared folder gets a plain one, in the cache."""
+    for name in NAMES:
+        with subtests.test(name=ascii(name)[:30]):
+            prepared = prepare(shutil.copytree(healthy / "safetensors", place / "in" / name))
+            assert prepared.parent == place / "cache" / "spark_instructor"
+            assert prepared.name.isascii() and prepared.name.isprintable() and len(prepared.name) < 200
+            assert np.array_equal(vectors(prepared), healthy_vectors)
 
 
-@pytest.mark.parametrize("name", ["x" * 255, " ", "a b", "\n", ".hidden", "~", "ﬁ", "-rf", "models--a--b", "*"])
-def test_name_of_a_folder(healthy, healthy_vectors, place, name):
-    """A folder may be called anything; what is made of it gets a plain name, in the cache."""
-    prepared = prepare(shutil.copytree(healthy / "safetensors", place / "in" / name))
-    assert prepared.parent == place / "cache" / "spark_instructor"
-    assert prepared.name.isascii() and prepared.name.isprintable() and len(prepared.name) < 200
-    assert np.array_equal(vectors(prepared), healthy_vectors)
+NO_NAMES = ["~nobody-of-this-name/model", "/" + "x" * 5000, "/nowhere/\0", "/nowhere/\ud800", "../nowhere", "", "\0"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["~nobody-of-this-name/model", "/" + "x" * 5000, "/nowhere/\0", "/nowhere/\ud800", "../nowhere", "", "\0"],
-    ids=lambda name: ascii(name)[:30],
-)
-def test_name_of_no_folder(place, name):
-    for use in (checkpoint_folder, prepare):
-        with pytest.raises((ValueError, FileNotFoundError)) as raised:
-            use(name)
-        assert type(raised.value) in (ValueError, FileNotFoundError)
-    assert in_cache(place) == []
+def test_name_of_no_folder(subtests, place):
+    for name in NO_NAMES:
+        for use in (checkpoint_folder, prepare):
+            with subtests.test(name=ascii(name)[:30], function=use.__name__):
+                with pytest.raises((ValueError, FileNotFoundError)) as raised:
+                    use(name)
+                assert type(raised.value) in (ValueError, FileNotFoundError)
+    assert names_in_cache(place) == []

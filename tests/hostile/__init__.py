@@ -1,0 +1,28 @@
+"""Malformed checkpoints, one module per kind of damage.
+
+Each module begins with tables of what is damaged and how, and its `cases()` makes a `Case` of each row. To test another
+damage, add a row to a table; to test another kind, add a module and list it in KINDS. Case names are unique.
+"""
+
+from . import (
+    files,
+    json_documents,
+    json_values,
+    links,
+    manifests,
+    modules,
+    pickles,
+    pieces,
+    safetensors_headers,
+    shards,
+    tensors,
+    tokenizer_json,
+)
+
+KINDS = {
+    module.__name__.partition(".")[2]: module.cases
+    for module in (
+        *(files, links, json_documents, json_values, modules, tensors, safetensors_headers, shards, pickles),
+        *(tokenizer_json, pieces, manifests),
+    )
+}

@@ -1,0 +1,83 @@
+"""What a case of damage is, and the healthy checkpoints that the cases damage."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from checkpoints import edit_json, write_checkpoint
+
+from spark_instructor.encoder import prepare
+
+CONFIG, MODULES, LIMIT = "config.json", "modules.json", "sentence_bert_config.json"
+POOLING, DENSE = "1_Pooling/config.json", "2_Dense/config.json"
+TOKENIZER, TOKENIZER_CONFIG, PIECES = "tokenizer.json", "tokenizer_config.json", "spiece.model"
+WEIGHTS, PICKLE, INDEX = "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"
+SHARD = "model-00001-of-00002.safetensors"
+DENSE_WEIGHTS, DENSE_PICKLE = f"2_Dense/{WEIGHTS}", f"2_Dense/{PICKLE}"
+MANIFEST = "prepared.json"
+
+SECRET = "the-secret-of-this-machine"
+
+
+class Case(NamedTuple):
+    """One way to damage one file of a healthy checkpoint, and what `prepare` has to do with the result."""
+
+    checkpoint: str
+    """The healthy checkpoint: a key of HEALTHY."""
+    file: str
+    """The damaged file, relative to the checkpoint; "" is the checkpoint's folder."""
+    what: str
+    """What is wrong with the file, to name the case by."""
+    damage: Callable[..., Any]
+    """Called with the file's path and the arguments."""
+    arguments: tuple[Any, ...]
+    error_names: str | None
+    """What the error must name in addition to the folder; None if `prepare` must accept the checkpoint."""
+
+    @property
+    def name(self):
+        return f"{self.checkpoint}: {self.file} {self.what}"
+
+    def apply(self, folder):
+        """Damage a copy of the healthy checkpoint."""
+        self.damage(folder / self.file if self.file else folder, *self.arguments)
+
+
+def refused(checkpoint, file, what, damage, *arguments, error_names=None):
+    """A case that `prepare` must refuse; its error names the damaged file, or `error_names`."""
+    return Case(checkpoint, file, what, damage, arguments, file if error_names is None else error_names)
+
+
+def accepted(checkpoint, file, what, damage, *arguments):
+    """A case that `prepare` must accept: the vectors are those of the healthy checkpoint."""
+    return Case(checkpoint, file, what, damage, arguments, None)
+
+
+def write_slow_checkpoint(folder):
+    """Write a checkpoint with its tokenizer in spiece.model and its limit in tokenizer_config.json."""
+    write_checkpoint(folder, num_layers=1)
+    (folder / TOKENIZER).unlink()
+    (folder / LIMIT).unlink()
+    edit_json(folder / TOKENIZER_CONFIG, model_max_length=512)
+
+
+def write_healthy(root):
+    """Write each healthy checkpoint into a folder of its name."""
+    write_checkpoint(root / "safetensors", num_layers=1)
+    write_checkpoint(root / "bin", num_layers=1, stored_as="bin")
+    write_checkpoint(root / "sharded", num_layers=1, stored_as="sharded")
+    write_slow_checkpoint(root / "slow")
+    prepare(root / "safetensors", into=root / "prepared")
+
+
+def folder_around(path):
+    """The folder that holds the checkpoint of this file.
+
+    It also holds secret.txt, secret.json and "other", a healthy checkpoint; code that is executed makes "canary" there.
+    """
+    return next(folder for folder in (path, *path.parents) if folder.name == "checkpoint").parent
+
+
+def shorten(value):
+    """Describe a value in the name of a case."""
+    text = ascii(value)
+    return text if len(text) < 40 else f"{text[:16]}... ({len(text)})"

@@ -1,0 +1,136 @@
+"""Whole files: missing, cut, replaced by something else, or no regular files."""
+
+from itertools import permutations
+from pathlib import Path
+
+from checkpoints import TINY
+
+from . import damage
+from .case import (
+    CONFIG,
+    DENSE,
+    DENSE_PICKLE,
+    DENSE_WEIGHTS,
+    INDEX,
+    LIMIT,
+    MODULES,
+    PICKLE,
+    PIECES,
+    POOLING,
+    SHARD,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    accepted,
+    refused,
+)
+
+DAMAGES = {
+    "is empty": (damage.cut_to, 0),
+    "is cut after a byte": (damage.cut_to, 1),
+    "is cut after 8 bytes": (damage.cut_to, 8),
+    "is cut in the middle": (damage.cut_in_half,),
+    "is cut by 3 bytes": (damage.cut_off, 3),
+    "is random bytes": (damage.write, bytes(i * i * 7919 >> 5 & 255 for i in range(4000))),
+    "is zeros": (damage.write, bytes(4096)),
+    "is a web page": (damage.write, b"<!DOCTYPE html><html>404</html>"),
+    "is a git-lfs pointer": (damage.write, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"),
+    "is a secret": (damage.link_around, "secret.txt"),
+    "is a secret in JSON": (damage.link_around, "secret.json"),
+    "is another file": (damage.copy_over, TINY / "README.md"),
+    "is too large": (damage.write_sparse, (1 << 26) + 1),
+    "is a folder": (damage.make_folder,),
+    "is a pipe": (damage.make_pipe,),
+    "is a link to nothing": (damage.link_to, "nothing"),
+    "is a link to itself": (lambda path: damage.link_to(path, path.name),),
+    "is a link to a folder": (damage.link_to, "."),
+    "is a link to an endless device": (damage.link_to, "/dev/zero"),
+    "is a link to what cannot be read": (damage.link_to, "/proc/self/mem"),
+}
+EVERY = tuple(DAMAGES)
+MOST = (
+    "is empty",
+    "is cut in the middle",
+    "is cut by 3 bytes",
+    "is random bytes",
+    "is a secret",
+    "is a secret in JSON",
+    "is too large",
+    "is a folder",
+    "is a pipe",
+    "is a link to nothing",
+    "is a link to itself",
+    "is a link to an endless device",
+    "is a link to what cannot be read",
+)
+SOME = (
+    "is cut in the middle",
+    "is random bytes",
+    "is a secret",
+    "is a folder",
+    "is a pipe",
+    "is a link to nothing",
+)
+
+# JSON files are read by one function, so those that only name others for it get SOME.
+READ = [
+    ("safetensors", CONFIG, MOST),
+    ("safetensors", MODULES, SOME),
+    ("safetensors", LIMIT, SOME),
+    ("safetensors", TOKENIZER, MOST),
+    ("safetensors", POOLING, MOST),
+    ("safetensors", DENSE, SOME),
+    ("safetensors", WEIGHTS, EVERY),
+    ("safetensors", DENSE_WEIGHTS, EVERY),
+    ("bin", PICKLE, EVERY),
+    ("bin", DENSE_PICKLE, EVERY),
+    ("sharded", INDEX, SOME),
+    ("sharded", SHARD, EVERY),
+    ("slow", TOKENIZER_CONFIG, MOST),
+    ("slow", PIECES, EVERY),
+]
+
+# All keys of these are optional, so another JSON object is as good as an empty one.
+ALL_OPTIONAL = (LIMIT, POOLING, TOKENIZER_CONFIG)
+
+# Another file has already said what these would say.
+NOT_READ = [
+    ("safetensors", "special_tokens_map.json"),
+    ("safetensors", PIECES),
+    ("safetensors", "README.md"),
+    ("slow", "special_tokens_map.json"),
+]
+
+# Checkpoint, file, and what the error names.
+MISSING = [
+    ("safetensors", CONFIG, CONFIG),
+    ("safetensors", MODULES, ""),
+    ("safetensors", POOLING, POOLING),
+    ("safetensors", DENSE, DENSE),
+    ("safetensors", WEIGHTS, ""),
+    ("safetensors", DENSE_WEIGHTS, ""),
+    ("bin", PICKLE, ""),
+    ("bin", DENSE_PICKLE, ""),
+    ("sharded", INDEX, ""),
+    ("sharded", SHARD, SHARD),
+    ("slow", PIECES, ""),
+]
+MAY_BE_MISSING = [("safetensors", LIMIT), ("safetensors", TOKENIZER), ("slow", TOKENIZER_CONFIG)]
+
+
+def cases():
+    for checkpoint, file, error_names in MISSING:
+        yield refused(checkpoint, file, "is missing", Path.unlink, error_names=error_names)
+    for checkpoint, file in MAY_BE_MISSING:
+        yield accepted(checkpoint, file, "is missing", Path.unlink)
+    for checkpoint, file, damages in READ:
+        for what in damages:
+            outcome = accepted if what == "is a secret in JSON" and file in ALL_OPTIONAL else refused
+            yield outcome(checkpoint, file, what, *DAMAGES[what])
+    for checkpoint, file in NOT_READ:
+        for what in ("is random bytes", "is a secret", "is too large"):
+            yield accepted(checkpoint, file, f"{what}, and not read", *DAMAGES[what])
+    for file, other in permutations([file for checkpoint, file, _ in READ if checkpoint == "safetensors"], 2):
+        is_object = other.endswith(".json") and other != MODULES
+        outcome = accepted if file in ALL_OPTIONAL and is_object else refused
+        yield outcome("safetensors", file, f"holds {other}", damage.copy_from_checkpoint, other)

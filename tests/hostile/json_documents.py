@@ -1,0 +1,42 @@
+"""JSON files that hold a document of the wrong kind, or no JSON."""
+
+import json
+
+from . import damage
+from .case import CONFIG, DENSE, INDEX, LIMIT, MODULES, POOLING, TOKENIZER, TOKENIZER_CONFIG, refused
+
+# Checkpoint, file, and what is neither an object nor a list where the other one is expected.
+FILES = [
+    ("safetensors", CONFIG, []),
+    ("safetensors", MODULES, {}),
+    ("safetensors", LIMIT, []),
+    ("safetensors", TOKENIZER, []),
+    ("safetensors", POOLING, []),
+    ("safetensors", DENSE, []),
+    ("sharded", INDEX, []),
+    ("slow", TOKENIZER_CONFIG, []),
+]
+SCALARS = [None, True, 3, -0.5, "text"]
+
+# Each of these files is read by another function.
+READ_BY_THEIR_OWN_FUNCTION = [("safetensors", CONFIG), ("safetensors", TOKENIZER), ("sharded", INDEX)]
+MALFORMED = {
+    "lists in lists": "[" * 100_000 + "]" * 100_000,
+    "objects in objects": '{"a":' * 5000 + "1" + "}" * 5000,
+    "a number of 5000 digits": '{"a": ' + "9" * 5000 + "}",
+    "two objects": "{}{}",
+    "a byte order mark": "\ufeff{}",
+    "single quotes": "{'a': 1}",
+    "a comment": "{} // {}",
+    "UTF-16": "{}".encode("utf-16"),
+    "bytes of no encoding": b'{"a": "\xff\xfe"}',
+}
+
+
+def cases():
+    for checkpoint, file, wrong_kind in FILES:
+        for content in (*SCALARS, wrong_kind):
+            yield refused(checkpoint, file, f"holds {content!r}", damage.write, json.dumps(content))
+    for checkpoint, file in READ_BY_THEIR_OWN_FUNCTION:
+        for what, content in MALFORMED.items():
+            yield refused(checkpoint, file, f"holds {what}", damage.write, content)

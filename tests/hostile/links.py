@@ -1,0 +1,48 @@
+"""Links, and folders that are none.
+
+Whoever made a folder may let its links lead anywhere that the reader may read; no error shows what they lead to.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from .case import accepted, folder_around, refused
+
+CHECKPOINTS = ("safetensors", "bin", "sharded", "slow")
+
+
+def cases():
+    for checkpoint in CHECKPOINTS:
+        yield accepted(checkpoint, "", "has all files behind links", link_as_the_hub_does)
+    yield accepted("safetensors", "2_Dense", "is a link to another checkpoint's", link_folder, "../other/2_Dense")
+    yield refused("safetensors", "2_Dense", "is a link to itself", link_folder, "2_Dense")
+    yield refused("safetensors", "2_Dense", "is a file", make_file)
+    yield refused("safetensors", "", "is an empty folder", make_empty_folder)
+    yield refused("safetensors", "", "is a file", make_file)
+    yield refused("safetensors", "", "is missing", shutil.rmtree)
+    yield accepted("safetensors", "prepared.json", "is a folder", Path.mkdir)
+
+
+def link_as_the_hub_does(folder):
+    """Move every file out of the checkpoint and link to it, as huggingface_hub does."""
+    blobs = folder_around(folder) / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        path.rename(blobs / str(number))
+        path.symlink_to(os.path.relpath(blobs / str(number), path.parent))
+
+
+def link_folder(folder, target):
+    shutil.rmtree(folder)
+    folder.symlink_to(target)
+
+
+def make_file(folder):
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+def make_empty_folder(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()

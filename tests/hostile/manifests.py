@@ -1,0 +1,58 @@
+"""prepared.json, which makes a folder a prepared one.
+
+`prepare` writes to the cache under a name that the manifest's name and hash determine, so they must not lead out of it.
+"""
+
+import json
+
+from . import damage
+from .case import MANIFEST, WEIGHTS, refused, shorten
+
+# Keys, and their wrong values. None is null.
+WRONG_VALUES = [
+    (
+        "name",
+        [
+            *("../evil", "../../evil", "/tmp/evil", ".hidden", "a/b", "", "a\0b", "x" * 300, "\ud800"),
+            *(3, True, None, [], {}),
+        ],
+    ),
+    ("hash", ["", "../" * 20, "g" * 64, 3, None, []]),
+    ("precision", ["float16", "", 3, None, []]),
+    ("max_length", [True, 1, -1, 0.5, "512", None, []]),
+    ("architecture", [None, 3, [], {}, {"d_model": 1}]),
+    ("files", [None, 3, [], {}, {"../secret.txt": 1}, {WEIGHTS: [], "tokenizer.json": "x"}]),
+    ("sizes", [None, 3, [], {}, {"../secret.txt": 1}, {WEIGHTS: [], "tokenizer.json": "x"}]),
+]
+
+# Manifests in a folder that is otherwise a checkpoint, and what the error names.
+WRONG_MANIFESTS = [
+    ("", MANIFEST),
+    ("[]", MANIFEST),
+    ("{}", MANIFEST),
+    ('{"format_version": 1}', MANIFEST),
+    ('{"format_version": "x"}', ""),
+    ("9" * 5000, MANIFEST),
+    ("[" * 100_000, MANIFEST),
+]
+
+# Weights, with their right size in the manifest.
+NO_WEIGHTS = [b"", b"\xff" * 100, b"PK"]
+
+
+def cases():
+    for key, values in WRONG_VALUES:
+        for value in values:
+            yield refused("prepared", MANIFEST, f"{key} = {shorten(value)}", damage.set_keys, {key: value})
+    for content, error_names in WRONG_MANIFESTS:
+        what = f"holds {shorten(content)}"
+        yield refused("safetensors", MANIFEST, what, damage.write, content, error_names=error_names)
+    for content in NO_WEIGHTS:
+        yield refused("prepared", WEIGHTS, f"holds {shorten(content)}", write_weights, content)
+
+
+def write_weights(path, content):
+    damage.write(path, content)
+    manifest = path.with_name(MANIFEST)
+    sizes = json.loads(manifest.read_text("utf-8"))["sizes"]
+    damage.set_keys(manifest, {"sizes": {**sizes, path.name: len(content)}})
