@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-connect test-clusters test-spark35 test-spark40 soak lint format clean python java
+.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel soak lint check \
+	format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -12,8 +13,11 @@ help: ## list these targets
 demo: java .venv/ready ## embed the passages of examples/ and answer questions; ARGS="--model ID" picks a model
 	@$(BIN)/python examples/demo.py $(ARGS)
 
-test: java .venv/ready ## run the tests; ARGS="-k name" picks some
-	$(BIN)/python -m pytest $(ARGS)
+test: java .venv/ready ## run the tests except the exhaustive ones; ARGS="-k name" picks some
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+test-exhaustive: java .venv/ready ## run the exhaustive tests: every notebook, shell block and fault
+	$(BIN)/python -m pytest -m exhaustive --exhaustive $(ARGS)
 
 test-connect: SESSIONS := 'connect:local[2]' 'connect:local-cluster[2,1,1024]'
 test-connect: ## run the Spark tests through Spark Connect
@@ -23,14 +27,14 @@ test-clusters: ## run the Spark tests on clusters
 
 test-connect test-clusters: java .venv/ready
 	@set -e; for kind in $(SESSIONS); do \
-		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --session "$$kind" $(ARGS); \
+		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --exhaustive --session "$$kind" $(ARGS); \
 	done
 
-# What knows no Spark does not change with it, and the pages and notebooks are run on the newest.
-NOT_ON_35 := unit/encoder unit/training unit/benchmarks test_docs.py test_notebooks.py
+# Tests without Spark do not change with its version, and the pages and notebooks are run on the newest.
+NOT_ON_35 := unit/encoder unit/training unit/benchmarks unit/test_docs.py spark/test_docs.py spark/test_notebooks.py
 
 test-spark35: java .venv35/ready ## run the tests on Spark 3.5
-	.venv35/bin/python -m pytest $(foreach path,$(NOT_ON_35),--ignore tests/$(path)) $(ARGS)
+	.venv35/bin/python -m pytest --exhaustive $(foreach path,$(NOT_ON_35),--ignore tests/$(path)) $(ARGS)
 
 test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 	.venv40/bin/python -m pytest tests/spark/stages/test_goldens.py $(ARGS)
@@ -38,6 +42,18 @@ test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 soak: java .venv/ready ## run what takes long: a million texts through one worker, and the longest faults
 	$(BIN)/python -m pytest tests/spark -m soak --soak $(ARGS)
 	$(BIN)/python benchmarks/soak.py
+
+# pip would put the files of an older build into the wheel. The script is outside the checkout's root, so that it
+# imports what the wheel installed.
+test-wheel: python ## import the package from a wheel without extras
+	rm -rf build .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt .
+	.venv-wheel/bin/python tests/import_wheel.py
+
+# Most of these leave a core idle, so two run at a time.
+check: lint test test-wheel ## run everything that a change has to pass
+	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .
@@ -50,7 +66,7 @@ format: .venv/ready ## format the code and sort its imports
 	$(BIN)/ruff format .
 
 clean: ## remove the environments and whatever tools left behind
-	rm -rf .venv .venv35 .venv40 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
+	rm -rf .venv .venv35 .venv40 .venv-wheel build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
 		.hypothesis spark-warehouse metastore_db derby.log artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

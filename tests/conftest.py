@@ -16,8 +16,23 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--session", type=session_kinds.SessionKind.parse, default="local[2]", help=session_kinds.HELP)
-    parser.addoption("--soak", action="store_true", help="also run what takes minutes")
+    parser.addoption("--session", default="local[2]", help=session_kinds.HELP)
+    parser.addoption("--exhaustive", action="store_true", help="also run the exhaustive tests")
+    parser.addoption("--soak", action="store_true", help="also run the tests that take minutes each")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark the tests that start Spark, and deselect those that neither an option nor the kind of session asks for."""
+    unwanted = [marker for marker in ("exhaustive", "soak") if not config.getoption(marker)]
+    if not session_kinds.SessionKind.parse(config.getoption("session")).in_driver:
+        unwanted.append("one_kind")
+    kept, deselected = [], []
+    for item in items:
+        if "/tests/spark/" in str(item.path):
+            item.add_marker(pytest.mark.spark)
+        (deselected if any(map(item.get_closest_marker, unwanted)) else kept).append(item)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +59,14 @@ def own_spark_settings(tmp_path_factory):
 def tiny():
     """The golden checkpoint in the hub's layout: random weights, `.bin` files, a tokenizer.json."""
     return DATA / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny, own_cache):
+    """The golden checkpoint, loaded: its vectors are what the tests expect."""
+    from spark_instructor.encoder import InstructorModel
+
+    return InstructorModel.from_pretrained(tiny)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def run_python(*arguments, cwd, **environment):
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=540,  # less than pytest's own, to show what it printed
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

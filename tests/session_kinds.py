@@ -1,6 +1,5 @@
 """The kinds of Spark session that tests/spark runs on, by the names that `--session` takes."""
 
-import argparse
 import dataclasses
 import re
 
@@ -32,10 +31,10 @@ class SessionKind:
 
     @classmethod
     def parse(cls, name):
-        """The kind of this name; pytest tells what is wrong with it."""
+        """Return the kind of this name."""
         found = _NAME.fullmatch(name)
         if found is None:
-            raise argparse.ArgumentTypeError(f"there is no kind of session {name!r}")
+            raise pytest.UsageError(f"--session: {name!r} is not a kind of session; pytest --help describes the kinds")
         connect, master, cores = found.groups()
         return cls(connect is not None, master, cores and int(cores))
 

@@ -1,11 +1,12 @@
 """One Spark session for all tests here, of the kind that `--session` names."""
 
 import pytest
+from session_kinds import SessionKind
 
 
 @pytest.fixture(scope="session")
 def session_kind(request):
-    return request.config.getoption("--session")
+    return SessionKind.parse(request.config.getoption("session"))
 
 
 @pytest.fixture(scope="session")
@@ -31,25 +32,3 @@ def spark(session_kind, master, own_cache):
     session = builder.getOrCreate()
     yield session
     session.stop()
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tiny, own_cache):
-    """The golden checkpoint in the encoder, to tell what its vectors are."""
-    from spark_instructor.encoder import InstructorModel
-
-    return InstructorModel.from_pretrained(tiny)
-
-
-def pytest_collection_modifyitems(config, items):
-    """Mark what lies here, and leave out what takes minutes, and what one kind of session has proved for all."""
-    unwanted = [] if config.getoption("--soak") else ["soak"]
-    if not config.getoption("--session").in_driver:
-        unwanted.append("one_kind")
-    kept, left_out = [], []
-    for item in items:
-        if "/spark/" in str(item.path):
-            item.add_marker(pytest.mark.spark)
-        (left_out if any(map(item.get_closest_marker, unwanted)) else kept).append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = kept

@@ -120,6 +120,7 @@ def test_a_python_worker_is_killed(folder, tiny, texts, tiny_model):
     assert_whole(folder, texts, tiny_model)
 
 
+@pytest.mark.exhaustive
 def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
     """The job fails with it, and what was written is not taken for whole."""
     with started("write", "local[2,1]", tiny, folder) as job:
@@ -130,6 +131,7 @@ def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
     assert not (folder / "embedded" / "_SUCCESS").exists()
 
 
+@pytest.mark.exhaustive
 def test_an_executor_is_killed(folder, tiny, texts, tiny_model):
     with started("write", "local-cluster[2,1,1024]", tiny, folder) as job:
         worker = wait_for(lambda: embedding_workers(job), job, folder)[0]
@@ -141,6 +143,7 @@ def test_an_executor_is_killed(folder, tiny, texts, tiny_model):
     assert_whole(folder, texts, tiny_model)
 
 
+@pytest.mark.exhaustive
 def test_a_stream_is_killed_and_started_again(folder, tiny, texts, tiny_model):
     """Every row once, though the file sink held some rows of the killed run."""
     with started("stream", "local[2]", tiny, folder) as job:
@@ -167,6 +170,7 @@ def sink_log(folder):
     return [line for path in logs for line in path.read_text().splitlines()[1:]]
 
 
+@pytest.mark.exhaustive
 def test_an_update_is_killed_and_started_again(folder, tiny, texts, tiny_model):
     """The second run embeds what the first did not finish, and no more."""
     with started("update", "local[2]", tiny, folder) as job:
@@ -181,6 +185,7 @@ def test_an_update_is_killed_and_started_again(folder, tiny, texts, tiny_model):
     assert_whole(folder, texts, tiny_model)
 
 
+@pytest.mark.exhaustive
 def test_a_driver_is_killed_while_it_saves(spark, folder, tiny, tmp_path):
     """What it left says that it is incomplete, and is saved over."""
     with started("save", "local[1]", tiny, folder) as job:
@@ -204,11 +209,13 @@ def busy_for_seconds(spark, tiny, texts):
     spark.conf.unset("spark.sql.execution.pyspark.udf.idleTimeoutSeconds")
 
 
+@pytest.mark.exhaustive
 def test_a_worker_is_busy_for_longer_than_it_may_idle(busy_for_seconds, texts, tiny_model):
     rows = sorted(busy_for_seconds.collect())
     assert_embedded(tiny_model, "", texts.values(), [row.vector for row in rows])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(pyspark.__version__ < "4.1", reason="Spark kills no worker for that before 4.1")
 def test_a_busy_worker_is_killed_as_idle(spark, busy_for_seconds):
     spark.conf.set("spark.sql.execution.pyspark.udf.killOnIdleTimeout", "true")

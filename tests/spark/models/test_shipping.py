@@ -21,7 +21,7 @@ JOB = Path(__file__).parent / "shipping_job.py"
 
 
 @pytest.mark.one_kind
-@pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=needs_connect)])
+@pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=[needs_connect, pytest.mark.exhaustive])])
 def test_executors_of_other_hosts(tiny_model, tmp_path, kind):
     """Two executors with a HOME and a TMPDIR of their own; all that the driver had goes before the first action."""
     driver, executors = tmp_path / "driver", tmp_path / "executors"

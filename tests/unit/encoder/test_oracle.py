@@ -50,7 +50,14 @@ def test_small_shapes(tmp_path, varied_texts, shape):
     assert_as_oracle(oracle(checkpoint), InstructorModel.from_pretrained(checkpoint), varied_texts)
 
 
-@pytest.mark.parametrize("shape", [BASE, LARGE, XL], ids=["base", "large, 3 layers", "xl, 1 layer"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(BASE, id="base"),
+        pytest.param(LARGE, id="large, 3 layers", marks=pytest.mark.exhaustive),
+        pytest.param(XL, id="xl, 1 layer", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_real_dimensions(tmp_path, varied_texts, shape):
     checkpoint = write_checkpoint(tmp_path / "model", **shape)
     model = InstructorModel.load(prepare(checkpoint, into=tmp_path / "prepared"))

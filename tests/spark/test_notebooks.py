@@ -9,7 +9,9 @@ from nbclient import NotebookClient
 from processes import changed_environment
 from session_kinds import needs_connect
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.one_kind  # the notebooks start sessions of their own
+
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # The model of the notebooks is installed, so they need not send it.
 SEND_NOTHING = """
@@ -24,23 +26,35 @@ def test_has_no_outputs(notebook):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
-@pytest.mark.spark
-@pytest.mark.parametrize("session", ["classic", pytest.param("connect", marks=needs_connect)])
+@pytest.mark.parametrize(
+    "notebook",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem == "quickstart" else pytest.mark.exhaustive)
+        for path in NOTEBOOKS
+    ],
+)
+def test_runs(notebook, tmp_path):
+    run(notebook, tmp_path)
+
+
+@pytest.mark.exhaustive
+@needs_connect
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(notebook, session, tmp_path):
+def test_runs_on_connect(notebook, tmp_path):
+    run(notebook, tmp_path, SPARK_REMOTE="local[2]")
+
+
+def run(notebook, tmp_path, **environment):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "notebooks").mkdir()
     content = nbformat.read(notebook, as_version=4)
-    remote = {}
-    if session == "connect":
-        remote = {"SPARK_REMOTE": "local[2]"}
+    if "SPARK_REMOTE" in environment:
         content.cells.insert(0, nbformat.v4.new_code_cell(SEND_NOTHING))
-    environment = changed_environment(MPLBACKEND="agg", **remote)
     client = NotebookClient(
         content,
         timeout=300,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path / "notebooks")}},
     )
-    client.execute(env=environment)
+    client.execute(env=changed_environment(MPLBACKEND="agg", **environment))
     nbformat.write(client.nb, tmp_path / notebook.name)  # to look at, where a test keeps its folder
