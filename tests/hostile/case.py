@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
     @property
     def name(self):
-        return f"{self.checkpoint}: {self.file} {self.what}"
+        return f"{self.checkpoint}: {self.file or 'the folder'} {self.what}"
 
     def apply(self, folder):
         """Damage a copy of the healthy checkpoint."""

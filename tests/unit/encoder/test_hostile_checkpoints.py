@@ -46,12 +46,14 @@ def new_place(place):
     (place / "tmp").mkdir(parents=True)
     (place / "secret.txt").write_text(SECRET)
     write_json(place / "secret.json", {"password": SECRET})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HOME", str(place / "cache"))
-        patch.setattr(tempfile, "tempdir", str(place / "tmp"))
-        patch.chdir(place)
-        yield place
-    shutil.rmtree(place)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_HOME", str(place / "cache"))
+            patch.setattr(tempfile, "tempdir", str(place / "tmp"))
+            patch.chdir(place)
+            yield place
+    finally:
+        shutil.rmtree(place)
 
 
 def vectors(prepared):
