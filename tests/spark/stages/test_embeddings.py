@@ -8,7 +8,7 @@ import pytest
 from pyspark.ml import Pipeline
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
-from vectors import TOLERANCE
+from vectors import TOLERANCE, assert_close
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
 from spark_instructor.encoder import InstructorModel
@@ -37,10 +37,6 @@ ANNOTATION_JSON = json.loads("""
 def vector(tiny_model):
     """One text's vector, embedded alone."""
     return lambda text, instruction="": tiny_model.encode(instruction, [text])[0]
-
-
-def assert_vector(found, wanted):
-    np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0)
 
 
 def embedder(tiny, inputs, output="vector"):
@@ -94,7 +90,7 @@ def test_spark_nlp_code(spark):
     assert rows[""] == rows[None] == []
     (found,) = rows["Some text."]
     packaged = InstructorModel.from_pretrained("instructor_tiny")
-    assert_vector(found.embeddings, packaged.encode("Instruction here: ", ["Some text."])[0])
+    assert_close(found.embeddings, packaged.encode("Instruction here: ", ["Some text."])[0])
     assert (found.annotatorType, found.begin, found.end, found.result) == ("sentence_embeddings", 0, 9, "Some text.")
     assert found.metadata.keys() == {"sentence", "tokens"}
 
@@ -155,7 +151,7 @@ def check_mixed(rows, vector):
             if of_text is None:
                 assert found is None
             else:
-                assert_vector(found, vector(of_text, instruction or ""))
+                assert_close(found, vector(of_text, instruction or ""))
 
         check(row.v_text, text)
         assert (row.v_texts is None) == (texts is None)
@@ -221,7 +217,7 @@ def test_nullable_annotations_without_metadata(spark, tiny, vector, tmp_path):
     assert embedded.schema["vector"].dataType == ANNOTATIONS
     ((found,),) = [row.vector for row in embedded.collect()]
     assert (found.begin, found.end) == (0, 8)
-    assert_vector(found.embeddings, vector("some text"))
+    assert_close(found.embeddings, vector("some text"))
 
 
 @pytest.mark.one_kind
@@ -235,7 +231,7 @@ def test_column_names(spark, tiny, vector, name):
     embedded = embedder(tiny, name, output).setInstructionCol(instruction).transform(texts)
     assert embedded.columns == [name, instruction, output]
     (row,) = embedded.collect()
-    assert_vector(row[output], vector("a text", "Represent: "))
+    assert_close(row[output], vector("a text", "Represent: "))
 
 
 @pytest.mark.one_kind
@@ -271,7 +267,7 @@ def test_param_map(spark, tiny, vector):
     transformed = stage.transform(texts, {stage.instruction: "Represent: ", stage.outputCol: "b"})
     assert transformed.columns == ["text", "b"]
     (row,) = transformed.collect()
-    assert_vector(row.b, vector("a text", "Represent: "))
+    assert_close(row.b, vector("a text", "Represent: "))
 
 
 @pytest.fixture

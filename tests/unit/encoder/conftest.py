@@ -1,15 +1,8 @@
-"""What the encoder's tests share: the golden checkpoint, loaded, and texts of very different lengths."""
+"""Texts of very different lengths."""
 
 import random
 
 import pytest
-
-from spark_instructor.encoder import InstructorModel
-
-
-@pytest.fixture(scope="session")
-def model(tiny):
-    return InstructorModel.from_pretrained(tiny)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ INSTRUCTION_TOKENS = 2
 
 
 @pytest.fixture(scope="module")
-def words(model):
+def words(tiny_model):
     """Words of exactly one token each, in joined text too, so that windows can be cut out of the text itself."""
     candidates = [
         "the",
@@ -33,7 +33,7 @@ def words(model):
         "by",
         "an",
     ]
-    counted = model.encode_counted("", candidates).tokens
+    counted = tiny_model.encode_counted("", candidates).tokens
     single = [word for word, tokens in zip(candidates, counted, strict=True) if tokens == 2]
     assert len(single) >= 10
     return single * (2000 // len(single))
@@ -61,9 +61,9 @@ def average(model, texts, **settings):
     ],
 )
 @pytest.mark.parametrize("max_batch", [1, None])
-def test_average_by_hand(model, words, max_length, count, windows, max_batch):
-    encoded = average(model, [text_of(words[:count])], max_length=max_length, max_batch=max_batch)
-    vectors = model.encode(INSTRUCTION, [text_of(words[start:stop]) for start, stop in windows])
+def test_average_by_hand(tiny_model, words, max_length, count, windows, max_batch):
+    encoded = average(tiny_model, [text_of(words[:count])], max_length=max_length, max_batch=max_batch)
+    vectors = tiny_model.encode(INSTRUCTION, [text_of(words[start:stop]) for start, stop in windows])
     pooled = [stop - start + 1 for start, stop in windows]  # </s> counts
     wanted = np.average(vectors, axis=0, weights=pooled)
     np.testing.assert_allclose(encoded.vectors[0], wanted / np.linalg.norm(wanted), atol=TOLERANCE, rtol=0)
@@ -71,56 +71,56 @@ def test_average_by_hand(model, words, max_length, count, windows, max_batch):
     assert not encoded.truncated.any()
 
 
-def test_one_window_equals_truncate(model, cases):
+def test_one_window_equals_truncate(tiny_model, cases):
     """For every golden case within the limit, and its count of tokens too."""
     short = [case for case in cases if case["n_tokens"] < 512]
     arguments = [case["instruction"] for case in short], [case["text"] for case in short]
-    cut, averaged = model.encode_counted(*arguments), model.encode_counted(*arguments, long_text="average")
+    cut, averaged = tiny_model.encode_counted(*arguments), tiny_model.encode_counted(*arguments, long_text="average")
     np.testing.assert_allclose(averaged.vectors, cut.vectors, atol=TOLERANCE, rtol=0)
     assert averaged.tokens.tolist() == cut.tokens.tolist()
     assert not averaged.truncated.any()
 
 
-def test_long_and_short_together(model, words):
+def test_long_and_short_together(tiny_model, words):
     """Windows of several texts are batched together and still find their own text."""
     texts = [text_of(words[:count]) for count in (3, 900, 0, 40, 1500, 509, 510)]
-    together = average(model, texts)
-    alone = [average(model, [text]) for text in texts]
+    together = average(tiny_model, texts)
+    alone = [average(tiny_model, [text]) for text in texts]
     np.testing.assert_allclose(together.vectors, np.concatenate([one.vectors for one in alone]), atol=TOLERANCE)
     assert together.tokens.tolist() == [one.tokens[0] for one in alone]
     np.testing.assert_allclose(np.linalg.norm(together.vectors, axis=1), 1, atol=TOLERANCE)
 
 
-def test_end_of_the_text_counts(model, words):
+def test_end_of_the_text_counts(tiny_model, words):
     """What truncating does not see changes the average."""
     texts = [text_of(words[:600]), text_of(words[:510] + ["capital"] * 90)]
-    cut = model.encode(INSTRUCTION, texts)
+    cut = tiny_model.encode(INSTRUCTION, texts)
     np.testing.assert_allclose(cut[0], cut[1], atol=TOLERANCE)
-    averaged = average(model, texts).vectors
+    averaged = average(tiny_model, texts).vectors
     assert np.abs(averaged[0] - averaged[1]).max() > 1e-3
 
 
-def test_not_normalized(model, words):
+def test_not_normalized(tiny_model, words):
     windows = [text_of(words[:20]), text_of(words[18:30])]
-    wanted = np.average(model.encode(INSTRUCTION, windows, normalize=False), axis=0, weights=[21, 13])
-    found = average(model, [text_of(words[:30])], max_length=23, normalize=False).vectors[0]
+    wanted = np.average(tiny_model.encode(INSTRUCTION, windows, normalize=False), axis=0, weights=[21, 13])
+    found = average(tiny_model, [text_of(words[:30])], max_length=23, normalize=False).vectors[0]
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
 
 
-def test_cap_on_windows(monkeypatch, model, words):
+def test_cap_on_windows(monkeypatch, tiny_model, words):
     """What lies behind the last window is cut, and flagged."""
     monkeypatch.setattr(model_module, "MAX_WINDOWS", 3)
     texts = [text_of(words[:count]) for count in (56, 57, 500)]  # 20, then 18 words more a window
-    encoded = average(model, texts, max_length=23)
+    encoded = average(tiny_model, texts, max_length=23)
     assert encoded.truncated.tolist() == [False, True, True]
     assert encoded.tokens.tolist() == [INSTRUCTION_TOKENS + 57, INSTRUCTION_TOKENS + 57, INSTRUCTION_TOKENS + 57]
     np.testing.assert_allclose(encoded.vectors[2], encoded.vectors[1], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("long_text", ["truncate", "average"])
-def test_instruction_that_fills_the_limit(model, words, long_text):
+def test_instruction_that_fills_the_limit(tiny_model, words, long_text):
     """Only `</s>` is left for the pool: a finite vector, flagged, and no endless windows."""
-    encoded = model.encode_counted(
+    encoded = tiny_model.encode_counted(
         text_of(words[:30]), [text_of(words[30:400]), ""], max_length=20, long_text=long_text
     )
     assert encoded.tokens.tolist() == [20, 20]
@@ -129,17 +129,17 @@ def test_instruction_that_fills_the_limit(model, words, long_text):
     np.testing.assert_allclose(np.linalg.norm(encoded.vectors, axis=1), 1, atol=TOLERANCE)
 
 
-def test_instruction_that_leaves_one_token(model, words):
-    encoded = model.encode_counted(
+def test_instruction_that_leaves_one_token(tiny_model, words):
+    encoded = tiny_model.encode_counted(
         text_of(words[:18]), [" " + text_of(words[18:21])], max_length=20, long_text="average"
     )
     assert encoded.tokens.tolist() == [22]
     assert not encoded.truncated.any()
 
 
-def test_zero_vectors_stay_zero(model):
+def test_zero_vectors_stay_zero(tiny_model):
     """An instruction that covers every token, batched with others."""
-    vectors = model.encode(["Cha", "", "Cha"], ["nge", "text", "nge"], long_text="average")
+    vectors = tiny_model.encode(["Cha", "", "Cha"], ["nge", "text", "nge"], long_text="average")
     assert [bool(vector.any()) for vector in vectors] == [False, True, False]
 
 

@@ -1,14 +1,14 @@
 """InstructorModel: the golden vectors however they are stored and batched, and what `encode` takes."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from checkpoints import copy_tiny, edit_json, write_checkpoint
-from vectors import TOLERANCE
+from processes import run_python
+from vectors import TOLERANCE, assert_close
 
 from spark_instructor import known_models
 from spark_instructor.encoder import InstructorModel, linear, prepare
@@ -20,32 +20,29 @@ def encode_cases(model, cases, **settings):
     return model.encode_counted([case["instruction"] for case in cases], [case["text"] for case in cases], **settings)
 
 
-def assert_close(found, wanted):
-    np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0)
-
-
 class TestGoldens:
     @pytest.mark.parametrize("max_batch", [1, 32, None])
-    def test_vectors_and_counts(self, model, cases, golden_vectors, max_batch):
-        encoded = encode_cases(model, cases, max_batch=max_batch)
+    def test_vectors_and_counts(self, tiny_model, cases, golden_vectors, max_batch):
+        encoded = encode_cases(tiny_model, cases, max_batch=max_batch)
         assert encoded.vectors.dtype == np.float32
         assert_close(encoded.vectors, golden_vectors)
         assert encoded.tokens.tolist() == [case["n_tokens"] for case in cases]
 
-    def test_shuffled(self, model, cases, golden_vectors):
+    def test_shuffled(self, tiny_model, cases, golden_vectors):
         order = np.random.default_rng(0).permutation(len(cases))
-        assert_close(encode_cases(model, [cases[i] for i in order]).vectors, golden_vectors[order])
+        assert_close(encode_cases(tiny_model, [cases[i] for i in order]).vectors, golden_vectors[order])
 
-    def test_one_instruction_for_all(self, model, cases, golden_vectors):
+    def test_one_instruction_for_all(self, tiny_model, cases, golden_vectors):
         """The common call, against the per-text form of the other tests."""
         chosen = [i for i, case in enumerate(cases) if case["instruction"] == "Represent the Science title: "]
         assert len(chosen) > 10
-        vectors = model.encode("Represent the Science title: ", [cases[i]["text"] for i in chosen])
+        vectors = tiny_model.encode("Represent the Science title: ", [cases[i]["text"] for i in chosen])
         assert_close(vectors, golden_vectors[chosen])
 
-    def test_truncated_flags(self, model, cases):
+    def test_truncated_flags(self, tiny_model, cases):
         """The flag is set where the whole text has more tokens than were read."""
-        flagged = {case["id"] for case, cut in zip(cases, encode_cases(model, cases).truncated, strict=True) if cut}
+        truncated = encode_cases(tiny_model, cases).truncated
+        flagged = {case["id"] for case, cut in zip(cases, truncated, strict=True) if cut}
         assert flagged == {"len513", "len2000", "english-long", "instr509", "instr511", "instr600"}
 
     @pytest.mark.parametrize("tokens", [1, 100, 100_000])
@@ -89,33 +86,33 @@ class TestGoldens:
 
 
 class TestArguments:
-    def test_no_texts(self, model):
-        encoded = model.encode_counted("Represent: ", [])
-        assert encoded.vectors.shape == (0, model.dimension)
+    def test_no_texts(self, tiny_model):
+        encoded = tiny_model.encode_counted("Represent: ", [])
+        assert encoded.vectors.shape == (0, tiny_model.dimension)
         assert encoded.tokens.shape == encoded.truncated.shape == (0,)
 
     @pytest.mark.parametrize("instruction", [None, "", [None, ""]])
-    def test_null_instruction_is_empty(self, model, instruction):
+    def test_null_instruction_is_empty(self, tiny_model, instruction):
         texts = ["one text", "another"]
-        assert_close(model.encode(instruction, texts), model.encode(["", ""], texts))
+        assert_close(tiny_model.encode(instruction, texts), tiny_model.encode(["", ""], texts))
 
-    def test_any_sequence(self, model):
+    def test_any_sequence(self, tiny_model):
         """A pandas column is taken by position, whatever its index says."""
         texts = ["one", "two words", "three words here"]
-        wanted = model.encode("query: ", texts)
-        assert_close(model.encode("query: ", pd.Series(texts, index=[7, 0, 1])), wanted)
-        assert_close(model.encode(np.array(["query: "] * 3), np.array(texts)), wanted)
+        wanted = tiny_model.encode("query: ", texts)
+        assert_close(tiny_model.encode("query: ", pd.Series(texts, index=[7, 0, 1])), wanted)
+        assert_close(tiny_model.encode(np.array(["query: "] * 3), np.array(texts)), wanted)
 
-    def test_not_normalized(self, model):
+    def test_not_normalized(self, tiny_model):
         texts = ["the capital of France", ""]
-        raw = model.encode("", texts, normalize=False)
+        raw = tiny_model.encode("", texts, normalize=False)
         norms = np.linalg.norm(raw, axis=1, keepdims=True)
         assert (np.abs(norms - 1) > 1e-3).all()
-        assert_close(raw / norms, model.encode("", texts))
+        assert_close(raw / norms, tiny_model.encode("", texts))
 
-    def test_max_length(self, model):
+    def test_max_length(self, tiny_model):
         """A lower limit reads the first tokens and `</s>`, and says so."""
-        encoded = model.encode_counted("", ["the to and of", "the to and"], max_length=4)
+        encoded = tiny_model.encode_counted("", ["the to and of", "the to and"], max_length=4)
         assert encoded.tokens.tolist() == [4, 4]
         assert encoded.truncated.tolist() == [True, False]
         assert_close(encoded.vectors[0], encoded.vectors[1])
@@ -132,9 +129,9 @@ class TestArguments:
             (["a"], {"long_text": "split"}, ValueError, "truncate, average"),
         ],
     )
-    def test_refused(self, model, texts, settings, error, says):
+    def test_refused(self, tiny_model, texts, settings, error, says):
         with pytest.raises(error, match=says):
-            model.encode(settings.pop("instruction", ""), texts, **settings)
+            tiny_model.encode(settings.pop("instruction", ""), texts, **settings)
 
     def test_dimension_and_max_length(self, tmp_path):
         checkpoint = write_checkpoint(tmp_path / "model", dimension=11, max_length=64)
@@ -202,22 +199,14 @@ class TestFromPretrained:
             InstructorModel.from_pretrained(prepare(tiny, "int8"))
 
 
-def run_python(code, *arguments):
-    """Run code in a process of its own, and return the json that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
-
-
-def test_loading_imports_no_transformers(tiny):
+def test_loading_imports_no_transformers(tiny, tmp_path):
     code = """
 import json, sys
 from spark_instructor.encoder import InstructorModel
 InstructorModel.load(sys.argv[1]).encode("query: ", ["a text"])
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
-    imported = run_python(code, prepare(tiny))
+    imported = json.loads(run_python("-c", code, prepare(tiny), cwd=tmp_path))
     assert "torch" in imported
     assert not {"transformers", "sentence_transformers", "sentencepiece", "huggingface_hub", "pyspark"} & set(imported)
 
@@ -244,7 +233,8 @@ loaded = anonymous_kb()
 model.encode("", ["the capital of France"])
 print(json.dumps({"loaded": loaded - before, "used": anonymous_kb() - before}))
 """
-    grown = run_python(code, prepared, prepare(write_checkpoint(tmp_path / "tiny"), precision))
+    warm_up = prepare(write_checkpoint(tmp_path / "tiny"), precision)
+    grown = json.loads(run_python("-c", code, prepared, warm_up, cwd=tmp_path))
     weights_kb = (prepared / "model.safetensors").stat().st_size / 1024
     assert weights_kb > 35_000
     assert grown["loaded"] < weights_kb / 5
@@ -252,7 +242,7 @@ print(json.dumps({"loaded": loaded - before, "used": anonymous_kb() - before}))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ru_maxrss in kilobytes")
-def test_long_texts_are_tokenized_a_few_at_a_time(tiny):
+def test_long_texts_are_tokenized_a_few_at_a_time(tiny, tmp_path):
     """A tokenizer's Encoding takes some 40 times the room of its text: 12 MB of texts must not need 500."""
     code = """
 import json, resource, sys
@@ -268,7 +258,7 @@ before = peak_kb()
 tokens = model.encode_counted("", [text] * 250, max_length=8).tokens
 print(json.dumps({"grown": peak_kb() - before, "tokens": tokens.tolist()}))
 """
-    result = run_python(code, prepare(tiny))
+    result = json.loads(run_python("-c", code, prepare(tiny), cwd=tmp_path))
     assert result["tokens"] == [8] * 250
     assert result["grown"] < 150_000
 
