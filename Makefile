@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel soak lint check \
-	format clean python java
+.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel soak lint docs \
+	check format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,7 +52,7 @@ test-wheel: python ## import the package from a wheel without extras
 	.venv-wheel/bin/python tests/import_wheel.py
 
 # Most of these leave a core idle, so two run at a time.
-check: lint test test-wheel ## run everything that a change has to pass
+check: lint docs test test-wheel ## run everything that a change has to pass
 	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40
 
 lint: .venv/ready ## check style, types and layers
@@ -65,9 +65,13 @@ format: .venv/ready ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/ready ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+	@echo "Built docs/_build/html/index.html"
+
 clean: ## remove the environments and whatever tools left behind
-	rm -rf .venv .venv35 .venv40 .venv-wheel build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
-		.hypothesis spark-warehouse metastore_db derby.log artifacts
+	rm -rf .venv .venv35 .venv40 .venv-wheel build dist docs/_build docs/api *.egg-info .mypy_cache .pytest_cache \
+		.ruff_cache .import_linter_cache .hypothesis spark-warehouse metastore_db derby.log artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Those of the older Sparks run tests alone. The extra of 3.5 wants numpy 1, for a Connect server that it lacks.

@@ -37,6 +37,7 @@ def folder(tmp_path):
             (tmp_path / name / parent).mkdir(parents=True)
             (tmp_path / name / parent / "instructor-base").symlink_to(PACKAGED)
         shutil.copy(ROOT / "examples/passages.jsonl", tmp_path / name)
+        shutil.copytree(ROOT / "examples", tmp_path / name / "examples")
     return tmp_path
 
 
@@ -48,7 +49,7 @@ def test_python_blocks(folder):
     printed = run_python("runner.py", cwd=folder)
     assert "What is inflation? 384" in printed
     assert "WriteCounts(written=288, nulls=0, invalid=0)" in printed
-    assert list(folder.glob("README/embedded.parquet/*.parquet"))
+    assert list(folder.glob("README/vectors.parquet/*.parquet"))
     assert (folder / "README/pipeline_with_model/stages").is_dir()
 
 
