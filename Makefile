@@ -66,6 +66,7 @@ format: .venv/ready ## format the code and sort its imports
 	$(BIN)/ruff format .
 
 docs: .venv/ready ## build the documentation into docs/_build/html
+	rm -rf docs/api
 	$(BIN)/sphinx-build -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 	@echo "Built docs/_build/html/index.html"
 
