@@ -49,7 +49,7 @@ def test_python_blocks(folder):
     printed = run_python("runner.py", cwd=folder)
     assert "What is inflation? 384" in printed
     assert "WriteCounts(written=288, nulls=0, invalid=0)" in printed
-    assert list(folder.glob("README/vectors.parquet/*.parquet"))
+    assert list(folder.glob("README/embedded.parquet/*.parquet"))
     assert (folder / "README/pipeline_with_model/stages").is_dir()
 
 
