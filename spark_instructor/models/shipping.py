@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import shutil
 import tempfile
@@ -10,8 +9,8 @@ import threading
 import weakref
 import zipfile
 from pathlib import Path
-from typing import Any
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from .host_cache import ModelLocation
@@ -20,9 +19,9 @@ from .prepared import PreparedModel, is_prepared, read_prepared
 
 _log = logging.getLogger(__name__)
 
-# Archives that were sent to each application (classic) or session (Connect). Spark refuses to take one twice.
-_sent_archives: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 _sending = threading.Lock()
+# What this process has sent to each Connect session, only to save sending it again: the server accepts it twice.
+_sent_archives: weakref.WeakKeyDictionary[SparkSession, set[str]] = weakref.WeakKeyDictionary()
 
 
 def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) -> ModelLocation:
@@ -50,11 +49,10 @@ def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) 
         )
     archive = f"{model.folder_name}.zip"
     with _sending:
-        sent = _sent_archives.setdefault(spark if is_connect(spark) else spark.sparkContext, set())
-        if archive not in sent:
-            _log.info("Sending %s to the executors (%.0f MB)", archive, model.size / 1e6)
-            _send(spark, model, archive)
-            sent.add(archive)
+        if is_connect(spark):
+            _send_to_session(spark, model, archive)
+        else:
+            _send_to_application(spark.sparkContext, model, archive)
     return ModelLocation(name=model.name, folder_name=model.folder_name, path=None, archive=archive)
 
 
@@ -73,15 +71,32 @@ def _find_installed_name(model: PreparedModel) -> str | None:
     return name if installed.content_hash == model.content_hash else None
 
 
-def _send(spark: SparkSession, model: PreparedModel, archive: str) -> None:
-    model.verify()  # on an executor the message could not name the folder of the driver
-    if is_connect(spark):
-        with tempfile.TemporaryDirectory() as folder:
-            spark.addArtifacts(str(_zip(model, Path(folder, archive))), archive=True)
-    else:
-        folder = tempfile.mkdtemp(prefix="spark_instructor-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        spark.sparkContext.addArchive(str(_zip(model, Path(folder, archive))))
+def _send_to_session(spark: SparkSession, model: PreparedModel, archive: str) -> None:
+    sent = _sent_archives.setdefault(spark, set())
+    if archive in sent:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _zip(model, Path(folder, archive))
+        try:
+            spark.addArtifacts(str(Path(folder, archive)), archive=True)
+        except Exception as error:
+            # Another process has sent it in this session. The name contains the hash, so it is the same model.
+            if "ARTIFACT_ALREADY_EXISTS" not in str(error):
+                raise
+    sent.add(archive)
+
+
+def _send_to_application(context: SparkContext, model: PreparedModel, archive: str) -> None:
+    """Send a model to the executors of an application, which several Python processes may use.
+
+    Spark accepts a file name from one path only, and executors that start later fetch the file from there. The zip is
+    therefore in the JVM's own temporary folder, which all these processes see and the JVM deletes when it exits.
+    """
+    path = Path(context._temp_dir).parent / archive
+    if not path.exists():
+        _zip(model, path)
+    if not any(uri.endswith(f"/{archive}") for uri in context.listArchives):
+        context.addArchive(str(path))
 
 
 def is_connect(spark: SparkSession) -> bool:
@@ -97,8 +112,17 @@ def _is_local(spark: SparkSession) -> bool:
     return master.startswith("local") and not master.startswith("local-cluster")
 
 
-def _zip(model: PreparedModel, archive: Path) -> Path:
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path in model.paths:
-            file.write(path, path.name)
-    return archive
+def _zip(model: PreparedModel, archive: Path) -> None:
+    """Write the archive of a model. Nobody sees it before it is complete, and equal models give equal bytes."""
+    _log.info("Packing %s for the executors (%.0f MB)", archive.name, model.size / 1e6)
+    model.verify()  # on an executor the message could not name the folder of the driver
+    with tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as folder:
+        new = Path(folder, archive.name)
+        with zipfile.ZipFile(new, "w") as file:
+            for path in model.paths:
+                entry = zipfile.ZipInfo(path.name)  # uncompressed, and always of the same date
+                entry.file_size = path.stat().st_size
+                entry.external_attr = 0o644 << 16
+                with path.open("rb") as source, file.open(entry, "w") as target:
+                    shutil.copyfileobj(source, target, 1 << 22)
+        new.replace(archive)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -61,38 +62,87 @@ def test_path_or_archive(spark, session_kind, model):
     assert (location.path, location.archive) == (in_place if session_kind.in_driver else archive)
 
 
-def test_sent_once(spark, model, monkeypatch):
-    archives = []
+@pytest.fixture
+def sent(spark, session_kind, monkeypatch):
+    """Names of the archives that go to Spark, also on a local master."""
+    names = []
+    owner, method = (spark, "addArtifacts") if session_kind.connect else (spark.sparkContext, "addArchive")
+    add = getattr(owner, method)
+
+    def record(path, **options):
+        add(path, **options)
+        names.append(Path(path).name)
+
+    monkeypatch.setattr(owner, method, record)
     monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
-    monkeypatch.setattr(shipping, "_send", lambda spark, model, archive: archives.append(archive))
+    return names
+
+
+def test_sent_once(spark, model, sent):
     again = dataclasses.replace(model, max_length=11)
     other = dataclasses.replace(model, max_length=12)
     for one in (again, other, again):
         ship_model(spark, one)
-    assert archives == [f"{again.folder_name}.zip", f"{other.folder_name}.zip"]
+    assert sent == [f"{again.folder_name}.zip", f"{other.folder_name}.zip"]
 
 
-def test_a_failed_sending_is_tried_again(spark, model, monkeypatch):
-    def full(spark, model, archive):
+def test_a_failed_sending_is_tried_again(spark, model, sent, monkeypatch):
+    def full(model, archive):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
     one = dataclasses.replace(model, max_length=13)
-    monkeypatch.setattr(shipping, "_send", full)
-    with pytest.raises(OSError, match="No space left"):
-        ship_model(spark, one)
-    sent = []
-    monkeypatch.setattr(shipping, "_send", lambda spark, model, archive: sent.append(archive))
+    with monkeypatch.context() as patch:
+        patch.setattr(shipping, "_zip", full)
+        with pytest.raises(OSError, match="No space left"):
+            ship_model(spark, one)
     assert ship_model(spark, one).archive == sent[0]
+
+
+def test_another_process_has_sent_the_model(spark, model, sent, tmp_path):
+    one = dataclasses.replace(model, max_length=14)
+    ship_model(spark, one)
+    shipping._sent_archives.clear()
+    prepared_later = shutil.copytree(model.path, tmp_path / "again", copy_function=shutil.copyfile)
+    ship_model(spark, dataclasses.replace(one, path=prepared_later))
+
+
+def test_another_process_has_sent_other_bytes(spark, session_kind, model, sent, tmp_path):
+    if not session_kind.connect:
+        pytest.skip("only a Connect server compares what it has with what comes")
+    one = dataclasses.replace(model, max_length=15)
+    with zipfile.ZipFile(tmp_path / f"{one.folder_name}.zip", "w") as archive:
+        archive.writestr("a file", "of another release")
+    spark.addArtifacts(str(archive.filename), archive=True)
+    assert ship_model(spark, one).archive == Path(archive.filename).name
+
+
+def test_an_archive_that_a_cleaner_removed(spark, session_kind, model, sent):
+    if session_kind.connect:
+        pytest.skip("the server keeps what was sent")
+    one = dataclasses.replace(model, max_length=16)
+    path = Path(spark.sparkContext._temp_dir).parent / f"{one.folder_name}.zip"
+    ship_model(spark, one)
+    path.unlink()
+    ship_model(spark, one)
+    assert sent == [path.name] and path.exists()
 
 
 def test_zip_is_stored(model, tmp_path):
     """Weights do not compress, and executors should not spend their time on it."""
-    with zipfile.ZipFile(shipping._zip(model, tmp_path / "model.zip")) as archive:
+    shipping._zip(model, tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert {one.compress_type for one in archive.infolist()} == {zipfile.ZIP_STORED}
         assert {one.filename: one.file_size for one in archive.infolist()} == {
             path.name: path.stat().st_size for path in model.path.iterdir()
         }
+
+
+def test_zips_of_equal_models_are_equal(model, tmp_path):
+    copy = shutil.copytree(model.path, tmp_path / "copy", copy_function=shutil.copyfile)
+    zips = [tmp_path / "zip of the model", tmp_path / "zip of the copy"]
+    shipping._zip(model, zips[0])
+    shipping._zip(dataclasses.replace(model, path=copy), zips[1])
+    assert zips[0].read_bytes() == zips[1].read_bytes()
 
 
 def test_shared_folder(spark, tiny, tiny_model, tmp_path):
