@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import NamedTuple
 
 from .installed import find_installed
 from .prepared import PreparedModel, is_prepared, publish_folder, read_prepared
+
+_LOCAL_DISK = Path("/local_disk0")  # of Databricks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +82,7 @@ def locate_model(location: ModelLocation) -> HostModel:
                 if installed is not None:
                     _prepare_installed(location, installed, new)
                 else:
-                    for file in _find_unpacked(location).paths:
-                        _link(file, new / file.name)
+                    _copy_archive(_find_archive(location), new)
     return _verify_once(str(folder))
 
 
@@ -158,17 +160,41 @@ def _check_installed(location: ModelLocation, model: PreparedModel, folder: Path
         )
 
 
-def _find_unpacked(location: ModelLocation) -> PreparedModel:
-    """Return the model in the archive that Spark unpacked for this executor."""
-    from pyspark import SparkFiles
+def _find_archive(location: ModelLocation) -> Path:
+    """Return the folder that Spark unpacked for this executor, or the archive itself if it was not unpacked."""
+    places = [Path(folder, str(location.archive)).absolute() for folder in _list_archive_folders()]
+    for place in places:
+        if is_prepared(place) or zipfile.is_zipfile(place):
+            return place
+    raise FileNotFoundError(
+        f"the model '{location.name}' did not reach this host: expected it at one of {', '.join(map(str, places))}. "
+        "If the DataFrame comes from an earlier session, call transform again in the current one. Otherwise put the "
+        "model in a folder that all machines share: setSharedFolder(...), on Databricks with a folder in /Volumes."
+    )
 
-    folder = Path(SparkFiles.getRootDirectory(), str(location.archive)).absolute()
-    if not is_prepared(folder):
-        raise FileNotFoundError(
-            f"the model '{location.name}' did not reach this host: expected it at {folder}. The session that created "
-            "this DataFrame sent the model as an archive. Call transform again in the current session."
-        )
-    return read_prepared(folder)
+
+def _list_archive_folders() -> list[str | Path]:
+    """List the folders in which Spark and the kinds of Databricks compute put the archives of a session."""
+    from pyspark import SparkFiles, TaskContext
+
+    folders: list[str | Path] = [SparkFiles.getRootDirectory()]
+    artifact_dir = getattr(TaskContext.get(), "artifactDir", None)  # Databricks Runtime 18 and later
+    if artifact_dir is not None:
+        folders.append(Path(artifact_dir(), "archives"))
+    session = os.environ.get("DB_SESSION_UUID")
+    if session is not None:
+        mounts = [_LOCAL_DISK / ".ephemeral_nfs", *_LOCAL_DISK.glob(".ephemeral_nfs_multi_driver/*")]
+        folders += [mount / "artifacts" / session / "archives" for mount in mounts]
+    return [*folders, os.getcwd()]  # the last one: dedicated compute through Databricks Connect
+
+
+def _copy_archive(source: Path, target: Path) -> None:
+    if source.is_dir():
+        for file in read_prepared(source).paths:
+            _link(file, target / file.name)
+    else:
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(target)
 
 
 def _link(file: Path, target: Path) -> None:

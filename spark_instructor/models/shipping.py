@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import threading
+import warnings
 import weakref
 import zipfile
 from pathlib import Path
@@ -75,6 +77,13 @@ def _send_to_session(spark: SparkSession, model: PreparedModel, archive: str) ->
     sent = _sent_archives.setdefault(spark, set())
     if archive in sent:
         return
+    if os.environ.get("DATABRICKS_RUNTIME_VERSION", "").startswith("client."):
+        warnings.warn(
+            f"sending the model '{model.name}' to the UDFs of Databricks serverless compute, which may not see files "
+            "that a session sends. If the job does not find the model, put it in a Volume: "
+            "setSharedFolder('/Volumes/CATALOG/SCHEMA/VOLUME/FOLDER').",
+            stacklevel=2,
+        )
     with tempfile.TemporaryDirectory() as folder:
         _zip(model, Path(folder, archive))
         try:

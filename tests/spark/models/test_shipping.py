@@ -106,6 +106,22 @@ def test_another_process_has_sent_the_model(spark, model, sent, tmp_path):
     ship_model(spark, dataclasses.replace(one, path=prepared_later))
 
 
+def test_serverless_compute(model, monkeypatch):
+    """No such session is here; the driver says what works before it sends anything."""
+    events = []
+
+    class Session:
+        __module__ = "pyspark.sql.connect.session"
+
+        def addArtifacts(self, path, archive):
+            events.append(Path(path).name)
+
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.5.1")
+    with pytest.warns(UserWarning, match=r"serverless compute.*setSharedFolder\('/Volumes/"):
+        location = ship_model(Session(), model)
+    assert events == [location.archive]
+
+
 def test_another_process_has_sent_other_bytes(spark, session_kind, model, sent, tmp_path):
     if not session_kind.connect:
         pytest.skip("only a Connect server compares what it has with what comes")

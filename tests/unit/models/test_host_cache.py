@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from wheels import install_model
@@ -56,8 +57,42 @@ class TestLocateModel:
         assert InstructorModel.load(kept).encode("", ["a"]).any()
 
     def test_an_archive_that_did_not_come(self, sent):
-        with pytest.raises(FileNotFoundError, match=r"'tiny' did not reach this host: expected it at .*other"):
+        with pytest.raises(FileNotFoundError, match=r"'tiny' did not reach this host: expected it at one of .*other"):
             locate(dataclasses.replace(sent, archive="other.zip"))
+
+    @pytest.mark.parametrize("place", ["artifactDir", "DB_SESSION_UUID", "multi driver", "working directory"])
+    @pytest.mark.parametrize("unpacked", [True, False])
+    def test_an_archive_in_the_places_of_databricks(self, sent, tmp_path, monkeypatch, place, unpacked):
+        from pyspark import TaskContext
+
+        disk = tmp_path / "local_disk0"
+        places = {
+            "artifactDir": tmp_path / "artifacts" / "archives",
+            "DB_SESSION_UUID": disk / ".ephemeral_nfs" / "artifacts" / "a-session" / "archives",
+            "multi driver": disk / ".ephemeral_nfs_multi_driver" / "a-driver" / "artifacts" / "a-session" / "archives",
+            "working directory": tmp_path / "here",
+        }
+        for folder in places.values():
+            folder.mkdir(parents=True)
+        task = SimpleNamespace(artifactDir=lambda: str(tmp_path / "artifacts"))
+        monkeypatch.setattr(TaskContext, "get", lambda: task)
+        monkeypatch.setattr("spark_instructor.models.host_cache._LOCAL_DISK", disk)
+        monkeypatch.setenv("DB_SESSION_UUID", "a-session")
+        monkeypatch.chdir(places["working directory"])
+
+        unpacked_folder = tmp_path / "spark" / "model.zip"
+        archive = places[place] / "model.zip"
+        if unpacked:
+            unpacked_folder.rename(archive)
+        else:
+            shutil.make_archive(str(archive.with_suffix("")), "zip", unpacked_folder)
+            shutil.rmtree(unpacked_folder)
+        read_prepared(locate(sent)).verify()
+
+        with pytest.raises(FileNotFoundError, match=r"did not reach this host.*setSharedFolder") as error:
+            locate(dataclasses.replace(sent, folder_name="another", archive="another.zip"))
+        for folder in (tmp_path / "spark", *places.values()):
+            assert str(folder / "another.zip") in str(error.value)
 
     def test_another_file_system(self, sent, monkeypatch):
         def cross_device(*args):
