@@ -128,9 +128,19 @@ def _create_parser() -> argparse.ArgumentParser:
     _add_model(search, "(default: the model that embedded the file)")
 
     models = add_command(
-        "models", run_models, "List the known, the installed and the prepared models", "spark-instructor models"
+        "models",
+        run_models,
+        "List the known, the installed and the prepared models",
+        """
+        spark-instructor models
+        spark-instructor models --clean
+        """,
     )
-    models.add_argument("--json", action="store_true", help="print JSON")
+    action = models.add_mutually_exclusive_group()
+    action.add_argument("--json", action="store_true", help="print JSON")
+    action.add_argument(
+        "--clean", action="store_true", help="delete the copies that executors keep here and no process uses"
+    )
 
     prepare = add_command(
         "prepare",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import local_path
+from ..models.host_cache import delete_unused_models
 from ..models.installed import list_installed, to_installed_name
 from ..models.prepared import PreparedModel, cache_dir, list_prepared, read_intact
 from ..models.registry import checkpoint_folder, is_cached, known_models
@@ -16,7 +17,14 @@ from ..models.wheel import build_wheel
 
 
 def run_models(arguments: argparse.Namespace) -> None:
-    """Print the known models, those that are installed as wheels, and the prepared ones."""
+    """Print the known, installed and prepared models, or delete the copies that executors keep on this machine."""
+    if arguments.clean:
+        deleted = delete_unused_models(max_age=0)
+        for folder, size in deleted.items():
+            print(f"deleted {size / 1e6:>7,.0f} MB  {folder}")
+        if not deleted:
+            print("nothing to delete: executors have left no copy of a model here that no process uses")
+        return
     known, installed, prepared = known_models(), read_intact(list_installed().values()), list_prepared()
     if arguments.json:
         listing = {

@@ -9,9 +9,10 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from .installed import find_installed
 from .prepared import PreparedModel, is_prepared, publish_folder, read_prepared
 
 _LOCAL_DISK = Path("/local_disk0")  # of Databricks
+_MAX_AGE = 30 * 24 * 3600.0
+_locked_folders: dict[Path, int] = {}  # descriptors of the folders that this process uses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +74,11 @@ def locate_model(location: ModelLocation) -> HostModel:
 
     folder = _cache_dir() / location.folder_name
     try:
-        return _verify_once(str(folder))
+        return _use(folder)
     except (FileNotFoundError, ValueError):
         with _lock(folder):
             try:
-                return _verify_once(str(folder))  # another process may have repaired it
+                return _use(folder)  # another process may have repaired it
             except (FileNotFoundError, ValueError):
                 shutil.rmtree(folder, ignore_errors=True)
             with publish_folder(folder) as new:
@@ -83,7 +86,71 @@ def locate_model(location: ModelLocation) -> HostModel:
                     _prepare_installed(location, installed, new)
                 else:
                     _copy_archive(_find_archive(location), new)
+            model = _use(folder)
+    delete_unused_models()
+    return model
+
+
+def _use(folder: Path) -> HostModel:
+    """Verify a model in the cache of this host, and lock it against `delete_unused_models` until this process ends."""
+    import fcntl
+
+    descriptor = _locked_folders.get(folder)
+    if descriptor is None or not os.path.samestat(os.fstat(descriptor), folder.stat()):
+        if descriptor is not None:
+            os.close(descriptor)
+        descriptor = _locked_folders[folder] = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # a network file system may not lock folders; then nobody deletes them either
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+    os.utime(folder)  # the time of the last use
     return _verify_once(str(folder))
+
+
+def delete_unused_models(max_age: float = _MAX_AGE, max_bytes: float | None = None) -> dict[Path, int]:
+    """Delete models in the cache of this host that no process uses, and what killed processes left there.
+
+    Args:
+        max_age: Delete models that were last used more than so many seconds ago.
+        max_bytes: Delete the least recently used models until the cache has at most so many bytes. The default is a
+            tenth of the disk.
+
+    Returns the size in bytes of each folder that was deleted.
+    """
+    cache = _cache_dir()
+    limit = shutil.disk_usage(cache).total / 10 if max_bytes is None else max_bytes
+    found = []
+    for folder in cache.iterdir():
+        with suppress(FileNotFoundError, NotADirectoryError):  # another process has just deleted it; a record
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            found.append((folder.stat().st_mtime, size, folder))
+    deleted = {}
+    total = 0
+    for last_use, size, folder in sorted(found, reverse=True):
+        is_unwanted = folder.name.startswith(".") or time.time() - last_use > max_age or total + size > limit
+        if is_unwanted and _delete_unless_used(folder):
+            deleted[folder] = size
+        else:
+            total += size
+    return deleted
+
+
+def _delete_unless_used(folder: Path) -> bool:
+    import fcntl
+
+    # While a model is written to .NAME-xxxxxxxx, its writer has the lock for NAME.
+    name = folder.name[1:].rpartition("-")[0] if folder.name.startswith(".") else folder.name
+    try:
+        with _lock(folder.parent / name, wait=False):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+                _record(folder).unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+    except OSError:  # it is locked, or another process has just deleted it
+        return False
+    return True
 
 
 def _verify_once(folder: str) -> HostModel:
@@ -95,13 +162,18 @@ def _verify_once(folder: str) -> HostModel:
     model = read_prepared(folder)
     stats = {name: (model.path / name).stat() for name in model.file_hashes}
     file_state = json.dumps({name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()})
-    record = _cache_dir() / f"{hashlib.sha256(os.fsencode(model.path.absolute())).hexdigest()[:16]}.verified"
+    record = _record(model.path)
     if not _contains(record, file_state):
         with _lock(record):
             if not _contains(record, file_state):
                 model.verify()
                 record.write_text(file_state)
     return HostModel(folder, file_state)
+
+
+def _record(folder: Path) -> Path:
+    """Return the path of the file that holds the last verified state of a folder."""
+    return _cache_dir() / f"{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.verified"
 
 
 def _contains(file: Path, text: str) -> bool:
@@ -118,12 +190,15 @@ def _cache_dir() -> Path:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock beside ``path`` that excludes the other processes of this host. It ends with the process."""
+def _lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock beside ``path`` that excludes the other processes of this host. It ends with the process.
+
+    Raises BlockingIOError if another process holds it and ``wait`` is false.
+    """
     import fcntl  # missing on Windows, where a driver may run with Spark Connect
 
     with open(f"{path}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

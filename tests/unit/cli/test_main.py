@@ -1,7 +1,9 @@
 """The command line's parts that need no Spark: search, models, prepare, help and errors."""
 
 import json
+import os
 import re
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -172,6 +174,16 @@ def test_misuse(capsys, arguments):
         cli.main(arguments)
     assert exited.value.code == 2
     assert "usage: spark-instructor" in capsys.readouterr().err
+
+
+def test_clean_models(capsys, tiny, tmp_path, monkeypatch):
+    """The models of this user's executors go; the prepared ones stay."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    copy = shutil.copytree(prepare(tiny), tmp_path / f"spark_instructor-{os.getuid()}" / "model")
+    code, printed, _ = run(capsys, "models", "--clean")
+    assert (code, copy.exists()) == (0, False) and re.fullmatch(rf"deleted +\d+ MB  {copy}\n", printed)
+    assert run(capsys, "models", "--clean")[1].startswith("nothing to delete")
+    read_prepared(prepare(tiny)).verify()
 
 
 @pytest.mark.parametrize("command", ["embed", "search", "models", "prepare", "package"])

@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from wheels import install_model
 
 from spark_instructor.encoder import InstructorModel, preparation, prepare, prepare_model
 from spark_instructor.models import prepared as prepared_module
-from spark_instructor.models.host_cache import ModelLocation, _verify_once, locate_model
+from spark_instructor.models.host_cache import ModelLocation, _verify_once, delete_unused_models, locate_model
 from spark_instructor.models.installed import PACKAGED, to_installed_name
 from spark_instructor.models.prepared import MANIFEST, PRECISIONS, TOKENIZER, WEIGHTS, read_prepared
 
@@ -26,20 +27,21 @@ def locate(location):
     return Path(locate_model(location).folder)
 
 
+@pytest.fixture
+def sent(tiny, tmp_path, monkeypatch):
+    """A model that Spark unpacked for this executor, on a host whose cache is cold."""
+    from pyspark import SparkFiles
+
+    root, temporary = tmp_path / "spark", tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(SparkFiles, "getRootDirectory", lambda: str(root))
+    prepared = prepare(tiny)
+    shutil.copytree(prepared, root / "model.zip")
+    return location_of(prepared, archive="model.zip")
+
+
 class TestLocateModel:
-    @pytest.fixture
-    def sent(self, tiny, tmp_path, monkeypatch):
-        """A model that Spark unpacked for this executor, on a host whose cache is cold."""
-        from pyspark import SparkFiles
-
-        root, temporary = tmp_path / "spark", tmp_path / "tmp"
-        temporary.mkdir()
-        monkeypatch.setattr("tempfile.tempdir", str(temporary))
-        monkeypatch.setattr(SparkFiles, "getRootDirectory", lambda: str(root))
-        prepared = prepare(tiny)
-        shutil.copytree(prepared, root / "model.zip")
-        return location_of(prepared, archive="model.zip")
-
     def test_a_shared_path_is_used_in_place(self, tiny):
         prepared = prepare(tiny)
         assert locate(location_of(prepared, path=prepared)) == prepared
@@ -206,6 +208,126 @@ class TestInstalledModels:
         flip_last_byte(folder / WEIGHTS)
         with pytest.raises(ValueError, match=f"{folder / WEIGHTS} was changed after it was prepared"):
             locate(self.location_of(driver))
+
+
+class TestDeleteUnusedModels:
+    @pytest.fixture
+    def worker(self, sent):
+        """A function that starts a process which uses the model under a name until it is killed."""
+        fork = multiprocessing.get_context("fork")
+        processes = []
+
+        def start(name):
+            located = fork.Event()
+
+            def work():
+                locate(dataclasses.replace(sent, folder_name=name))
+                located.set()
+                time.sleep(600)
+
+            processes.append(fork.Process(target=work))
+            processes[-1].start()
+            assert located.wait(60)
+            return processes[-1]
+
+        yield start
+        for one in processes:
+            kill(one)
+
+    @pytest.fixture
+    def cache(self, tmp_path):
+        return tmp_path / "tmp" / f"spark_instructor-{os.getuid()}"
+
+    def test_a_model_that_a_worker_uses_stays_until_the_worker_is_killed(self, worker, cache):
+        process = worker("model")
+        assert delete_unused_models(max_age=0) == {}
+        read_prepared(cache / "model").verify()
+        kill(process)
+        assert delete_unused_models(max_age=0).keys() == {cache / "model"}
+        assert not (cache / "model").exists() and not list(cache.glob("*.verified"))
+
+    def test_a_new_model_takes_the_place_of_one_not_used_for_a_month(self, worker, cache):
+        for name in ("old", "recent"):
+            kill(worker(name))
+        last_use = time.time() - 31 * 24 * 3600
+        os.utime(cache / "old", (last_use, last_use))
+        worker("new")
+        assert list_folders(cache) == {"recent", "new"}
+
+    def test_each_use_counts(self, worker, cache):
+        kill(worker("model"))
+        os.utime(cache / "model", (1, 1))
+        kill(worker("model"))
+        assert delete_unused_models() == {}
+
+    def test_the_least_recently_used_ones_beyond_the_size(self, worker, cache):
+        for number, name in enumerate(("used", "oldest", "older", "newest")):
+            process = worker(name)
+            last_use = time.time() - 100 + number
+            os.utime(cache / name, (last_use, last_use))
+            if name != "used":
+                kill(process)
+        size = sum(file.stat().st_size for file in (cache / "used").iterdir())
+        delete_unused_models(max_age=float("inf"), max_bytes=2 * size)
+        assert list_folders(cache) == {"used", "older", "newest"}  # the one in use stays although it is the oldest
+
+    def test_what_a_killed_worker_was_writing(self, sent, worker, cache, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr("spark_instructor.models.host_cache._copy_archive", lambda *paths: os._exit(9))
+            killed = multiprocessing.get_context("fork").Process(target=locate, args=(sent,))
+            killed.start()
+            killed.join()
+        (left,) = cache.glob(".*")
+        assert delete_unused_models().keys() == {left}
+
+    def test_what_a_worker_is_writing(self, sent, cache, monkeypatch):
+        fork = multiprocessing.get_context("fork")
+        writing = fork.Event()
+
+        def write_slowly(*paths):
+            writing.set()
+            time.sleep(600)
+
+        monkeypatch.setattr("spark_instructor.models.host_cache._copy_archive", write_slowly)
+        writer = fork.Process(target=locate, args=(sent,))
+        writer.start()
+        assert writing.wait(60)
+        assert delete_unused_models(max_age=0) == {}
+        kill(writer)
+        assert len(delete_unused_models(max_age=0)) == 1
+
+    def test_a_worker_that_comes_during_a_deletion(self, sent, worker, monkeypatch):
+        """It waits for the end of the deletion, and copies the model again."""
+        kill(worker(sent.folder_name))
+        fork = multiprocessing.get_context("fork")
+        deleting, found = fork.Event(), fork.Queue()
+
+        def work():
+            deleting.wait()
+            found.put(locate(sent))
+
+        late = fork.Process(target=work)
+        late.start()
+        rmtree = shutil.rmtree
+
+        def delete_slowly(folder, **options):
+            deleting.set()
+            time.sleep(1)
+            rmtree(folder, **options)
+
+        monkeypatch.setattr(shutil, "rmtree", delete_slowly)
+        assert len(delete_unused_models(max_age=0)) == 1
+        read_prepared(found.get(timeout=60)).verify()
+        late.join()
+
+
+def kill(process):
+    process.kill()
+    process.join()
+
+
+def list_folders(cache):
+    return {path.name for path in cache.iterdir() if path.is_dir()}
 
 
 def verify(folder):
