@@ -22,7 +22,7 @@ from ..models.prepared import (
     TOKENIZER,
     WEIGHTS,
     PreparedModel,
-    cache_dir,
+    cached_path,
     is_prepared,
     make_folder_name,
     publish_folder,
@@ -117,7 +117,7 @@ def _prepare(folder: Path, precision: str | None, target: Path | None) -> Prepar
         precision = precision or "float32"
         name, model_hash = _name_checkpoint(folder), _hash_model(source.hash_content(), precision)
 
-    target = target or cache_dir() / make_folder_name(name, precision, model_hash)
+    target = target or cached_path(make_folder_name(name, precision, model_hash))
     if not is_prepared(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             _refuse_occupied(target)

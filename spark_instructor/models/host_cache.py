@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .installed import find_installed
-from .prepared import PreparedModel, is_prepared, publish_folder, read_prepared
+from .prepared import PreparedModel, is_prepared, private_folder, publish_folder, read_prepared
 
 _LOCAL_DISK = Path("/local_disk0")  # of Databricks
 _MAX_AGE = 30 * 24 * 3600.0
@@ -182,11 +181,7 @@ def _contains(file: Path, text: str) -> bool:
 
 def _cache_dir() -> Path:
     """Return the user's folder for models on this host, which outlives every application."""
-    folder = Path(tempfile.gettempdir(), f"spark_instructor-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR for the executors")
-    return folder
+    return private_folder("spark_instructor")
 
 
 @contextmanager

@@ -123,15 +123,59 @@ def to_file_name(name: str) -> str:
 def cache_dir() -> Path:
     """Return the folder for prepared models on this machine, ``$HF_HOME/spark_instructor``.
 
-    Raises FileNotFoundError if the user has no home folder and HF_HOME is not set.
+    If this user cannot write there or has no home, it is a temporary folder, and a warning says so.
     """
+    configured = _configured_cache_dir()
+    if configured is not None and _can_write(configured):
+        return configured
+    folder = private_folder("spark_instructor-prepared")
+    warnings.warn(
+        f"{configured or 'the home folder'} cannot be written, so prepared models go to {folder} and may be lost. "
+        "Set HF_HOME to a folder that can be written.",
+        stacklevel=2,
+    )
+    return folder
+
+
+def cached_path(folder_name: str) -> Path:
+    """Return the path of a prepared model in the cache of this machine, which may have it or not.
+
+    A cache that cannot be written still serves the models that it has.
+    """
+    configured = _configured_cache_dir()
+    if configured is not None and is_prepared(configured / folder_name):
+        return configured / folder_name
+    return cache_dir() / folder_name
+
+
+def _configured_cache_dir() -> Path | None:
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     folder = os.path.expanduser(os.path.expandvars(os.environ.get("HF_HOME", default)))
-    if folder.startswith("~"):
-        raise FileNotFoundError(
-            f"there is no home folder for prepared models ({folder}): set HF_HOME to a folder that can be written"
-        )
-    return Path(folder, "spark_instructor").absolute()
+    return None if folder.startswith("~") else Path(folder, "spark_instructor").absolute()
+
+
+def _can_write(folder: Path) -> bool:
+    """Return whether this user can write in a folder, or create it if it does not exist."""
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def private_folder(name: str) -> Path:
+    """Return this user's folder of a name among the temporary files of this host; create it if necessary.
+
+    Raises FileExistsError if it is not a folder, and PermissionError if it belongs to another user.
+    """
+    folder = Path(tempfile.gettempdir(), f"{name}-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(
+            f"{folder} is not a folder, so models cannot be stored there; remove it, or set TMPDIR to another folder "
+            "(for executors: spark.executorEnv.TMPDIR)"
+        ) from None
+    if folder.lstat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user; remove it, or set TMPDIR for the executors")
+    return folder
 
 
 def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[PreparedModel]:
@@ -139,9 +183,10 @@ def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[Prepared
 
     If a model is damaged or has the format of another version, the list omits it and a warning says why.
     """
-    root = Path(folder) if folder is not None else cache_dir()
+    roots = {cache_dir(), _configured_cache_dir() or cache_dir()} if folder is None else {Path(folder)}
     # A leading dot marks a folder that is being written.
-    return read_intact(manifest.parent for manifest in sorted(root.glob(f"[!.]*/{MANIFEST}")))
+    manifests = sorted(path for root in roots for path in root.glob(f"[!.]*/{MANIFEST}"))
+    return read_intact(manifest.parent for manifest in manifests)
 
 
 def read_intact(folders: Iterable[Path]) -> list[PreparedModel]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import warnings
@@ -37,7 +38,7 @@ def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) 
 
     Raises ValueError if the prepared folder was altered before it is sent.
     """
-    if shared or model.path.is_relative_to("/Volumes") or _is_local(spark):
+    if shared or _is_in_volume(model.path) or _is_local(spark):
         return ModelLocation(name=model.name, folder_name=model.folder_name, path=str(model.path), archive=None)
     installed = _find_installed_name(model)
     if installed is not None:
@@ -119,6 +120,11 @@ def _is_local(spark: SparkSession) -> bool:
         return False
     master = str(spark.sparkContext.master)
     return master.startswith("local") and not master.startswith("local-cluster")
+
+
+def _is_in_volume(path: Path) -> bool:
+    """Return whether a path is in a Databricks Volume. On a Mac, /Volumes has the disks of that machine."""
+    return sys.platform != "darwin" and path.is_relative_to("/Volumes")
 
 
 def _zip(model: PreparedModel, archive: Path) -> None:

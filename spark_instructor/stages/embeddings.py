@@ -22,7 +22,7 @@ from ..models.prepared import (
     PRECISIONS,
     TOKENIZER,
     PreparedModel,
-    cache_dir,
+    cached_path,
     is_prepared,
     publish_folder,
     read_prepared,
@@ -504,7 +504,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         Raises ValueError if the files are not the ones that were saved. The folder must have the name of its content:
         otherwise it could replace another model.
         """
-        final = cache_dir() / folder_name
+        final = cached_path(folder_name)
         if not is_prepared(final):
             with publish_folder(final) as new:
                 for name, piece in pieces:

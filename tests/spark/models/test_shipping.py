@@ -53,10 +53,13 @@ def model(tiny):
     return read_prepared(prepare(tiny))
 
 
-def test_path_or_archive(spark, session_kind, model):
+def test_path_or_archive(spark, session_kind, model, monkeypatch):
     on_volume = dataclasses.replace(model, path=Path("/Volumes/catalog/schema/volume/model"))
     assert ship_model(spark, on_volume).path == str(on_volume.path)
     assert ship_model(spark, model, shared=True).path == str(model.path)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.platform", "darwin")
+        assert not shipping._is_in_volume(on_volume.path)  # an external disk of a Mac
     location = ship_model(spark, model)
     in_place, archive = (str(model.path), None), (None, f"{model.folder_name}.zip")
     assert (location.path, location.archive) == (in_place if session_kind.in_driver else archive)

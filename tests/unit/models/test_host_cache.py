@@ -162,6 +162,12 @@ class TestLocateModel:
         with pytest.raises(PermissionError, match="belongs to another user"):
             locate(sent)
 
+    def test_a_file_in_place_of_the_cache(self, sent, tmp_path):
+        file = tmp_path / "tmp" / f"spark_instructor-{os.getuid()}"
+        file.touch()
+        with pytest.raises(FileExistsError, match=f"{file} is not a folder, .*set TMPDIR"):
+            locate(sent)
+
 
 class TestInstalledModels:
     @pytest.fixture(autouse=True)

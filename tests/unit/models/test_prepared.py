@@ -11,7 +11,7 @@ import pytest
 from checkpoints import edit_json, write_checkpoint
 
 from spark_instructor import list_prepared
-from spark_instructor.encoder import prepare
+from spark_instructor.encoder import preparation, prepare
 from spark_instructor.models.prepared import cache_dir, publish_folder, read_prepared
 
 
@@ -155,13 +155,40 @@ def test_cache_dir(monkeypatch, tmp_path, variables, folder):
     assert cache_dir() == Path(folder).expanduser()
 
 
-def test_no_home(monkeypatch):
-    """Some containers run as a user that the system does not know."""
-    for name in ("HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(FileNotFoundError, match=r"there is no home folder .*: set HF_HOME to a folder"):
-        cache_dir()
+class TestNoCache:
+    """Users of containers often have no home, or one that they cannot write."""
+
+    @pytest.fixture
+    def fallback(self, tmp_path, monkeypatch):
+        for name in ("HF_HOME", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        (tmp_path / "tmp").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+        return tmp_path / "tmp" / f"spark_instructor-prepared-{os.getuid()}"
+
+    def test_no_home(self, fallback, monkeypatch):
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+        with pytest.warns(UserWarning, match="the home folder cannot be written.*Set HF_HOME"):
+            assert cache_dir() == fallback
+
+    def test_home_is_no_folder(self, fallback, monkeypatch, tiny):
+        monkeypatch.setenv("HF_HOME", "/dev/null")
+        with pytest.warns(UserWarning, match="/dev/null/spark_instructor cannot be written"):
+            assert prepare(tiny).parent == fallback
+        with pytest.warns(UserWarning, match="cannot be written"):
+            assert [model.path.parent for model in list_prepared()] == [fallback]
+
+    def test_a_cache_that_can_only_be_read(self, fallback, monkeypatch, tiny, tmp_path):
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        prepared = prepare(tiny)
+        preparation._prepared_models.clear()  # as in another process
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root can write everywhere
+        assert prepare(tiny) == prepared
+        with pytest.warns(UserWarning, match="cannot be written"):
+            other = prepare(tiny, precision="bfloat16")
+        assert other.parent == fallback
+        with pytest.warns(UserWarning, match="cannot be written"):
+            assert {model.path for model in list_prepared()} == {prepared, other}
 
 
 class TestPublish:
