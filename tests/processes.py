@@ -21,7 +21,7 @@ def changed_environment(**changes):
     return {**inherited, **{name: str(value) for name, value in changes.items()}}
 
 
-def run_python(*arguments, cwd, **environment):
+def run_python(*arguments, cwd, timeout=300, **environment):
     """Run Python with these arguments in a changed environment, and return what it printed.
 
     What it said of its failure is shown where it fails.

@@ -20,7 +20,7 @@ def temporary(tmp_path_factory):
 def findings(tiny, temporary, tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     job = Path(__file__).parent / "notebooks_job.py"
-    run_python(job, tiny, folder, cwd=folder, TMPDIR=temporary, SPARK_LOCAL_DIRS=temporary)
+    run_python(job, tiny, folder, cwd=folder, timeout=500, TMPDIR=temporary, SPARK_LOCAL_DIRS=temporary)
     return json.loads((folder / "findings.json").read_text())
 
 
