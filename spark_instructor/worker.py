@@ -154,7 +154,9 @@ def _load_job(arguments: dict[str, Any]) -> tuple[Job, InstructorModel]:
     job = Job(**{**arguments, "model": ModelLocation(**arguments["model"])})
     task = TaskContext.get()
     _use_cpus(task.cpus() if task is not None else 1)
-    return job, load_cached(locate_model(job.model), choose_device(job.device, task))
+    from .encoder import prepare_model
+
+    return job, load_cached(locate_model(job.model, prepare=prepare_model), choose_device(job.device, task))
 
 
 def load_cached(model: HostModel, device: str) -> InstructorModel:

@@ -10,13 +10,16 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from .installed import find_installed
 from .prepared import PreparedModel, is_prepared, private_folder, publish_folder, read_prepared
+
+Prepare = Callable[..., PreparedModel]
+"""The encoder's `prepare_model`. Modules here receive it as an argument, since the encoder is in a layer above them."""
 
 _LOCAL_DISK = Path("/local_disk0")  # of Databricks
 _MAX_AGE = 30 * 24 * 3600.0
@@ -48,11 +51,11 @@ class HostModel(NamedTuple):
     """Inode, size and modification time of each file, as JSON. It changes if somebody replaces a file."""
 
 
-def locate_model(location: ModelLocation) -> HostModel:
+def locate_model(location: ModelLocation, *, prepare: Prepare) -> HostModel:
     """Find a model on this host and verify it.
 
     If Spark sent the model as an archive, it is copied into the cache of this host. An installed checkpoint is
-    prepared there.
+    prepared there, by ``prepare``, which is the encoder's `prepare_model`.
 
     Raises FileNotFoundError, naming the model and the path, if the model is not on this host, and ValueError if a
     file is not the one that was prepared, or if the installed model is not the one that the driver has.
@@ -82,7 +85,7 @@ def locate_model(location: ModelLocation) -> HostModel:
                 shutil.rmtree(folder, ignore_errors=True)
             with publish_folder(folder) as new:
                 if installed is not None:
-                    _prepare_installed(location, installed, new)
+                    _prepare_installed(location, installed, new, prepare)
                 else:
                     _copy_archive(_find_archive(location), new)
             model = _use(folder)
@@ -208,11 +211,9 @@ def _find_installed(location: ModelLocation) -> Path:
     return folder
 
 
-def _prepare_installed(location: ModelLocation, checkpoint: Path, new: Path) -> None:
+def _prepare_installed(location: ModelLocation, checkpoint: Path, new: Path, prepare: Prepare) -> None:
     """Prepare an installed checkpoint in the empty folder ``new``."""
-    from ..encoder import prepare_model  # imports torch, which every worker needs anyway
-
-    model = prepare_model(checkpoint, location.precision, into=new / "prepared")
+    model = prepare(checkpoint, location.precision, into=new / "prepared")
     _check_installed(location, model, checkpoint)
     for path in model.paths:
         path.rename(new / path.name)

@@ -16,7 +16,7 @@ from pathlib import Path
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from .host_cache import ModelLocation
+from .host_cache import ModelLocation, Prepare
 from .installed import find_installed, to_installed_name
 from .prepared import PreparedModel, is_prepared, read_prepared
 
@@ -27,7 +27,7 @@ _sending = threading.Lock()
 _sent_archives: weakref.WeakKeyDictionary[SparkSession, set[str]] = weakref.WeakKeyDictionary()
 
 
-def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) -> ModelLocation:
+def ship_model(spark: SparkSession, model: PreparedModel, *, prepare: Prepare, shared: bool = False) -> ModelLocation:
     """Make a prepared folder readable for the executors of a session and return its location there.
 
     The executors read the folder in place if ``shared`` says that all machines share its path, if it is in a
@@ -36,11 +36,13 @@ def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) 
     ``addArtifacts`` on Spark Connect, and with ``addArchive`` on a classic session. The zip is a private copy, so
     executors that start later still get this model even if the cache has changed.
 
+    ``prepare`` is the encoder's `prepare_model`, which compares the packaged checkpoint with the model.
+
     Raises ValueError if the prepared folder was altered before it is sent.
     """
     if shared or _is_in_volume(model.path) or _is_local(spark):
         return ModelLocation(name=model.name, folder_name=model.folder_name, path=str(model.path), archive=None)
-    installed = _find_installed_name(model)
+    installed = _find_installed_name(model, prepare)
     if installed is not None:
         return ModelLocation(
             name=model.name,
@@ -59,18 +61,16 @@ def ship_model(spark: SparkSession, model: PreparedModel, shared: bool = False) 
     return ModelLocation(name=model.name, folder_name=model.folder_name, path=None, archive=archive)
 
 
-def _find_installed_name(model: PreparedModel) -> str | None:
+def _find_installed_name(model: PreparedModel, prepare: Prepare) -> str | None:
     """Return the name of the installed model with the same content as ``model``, or None if there is none.
 
     It does not matter how the driver got the model, so this includes models of saved stages.
     """
-    from ..encoder import prepare_model
-
     name = to_installed_name(model.name)
     folder = find_installed(name)
     if folder is None:
         return None
-    installed = read_prepared(folder) if is_prepared(folder) else prepare_model(folder, model.precision)
+    installed = read_prepared(folder) if is_prepared(folder) else prepare(folder, model.precision)
     return name if installed.content_hash == model.content_hash else None
 
 

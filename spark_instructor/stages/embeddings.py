@@ -455,9 +455,11 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
 
         Raises ValueError for a token limit above the model's, and for an instruction that leaves no room for a text.
         """
+        from ..encoder import prepare_model
+
         self._check_limits(model)
-        shared = self.getSharedFolder() is not None
-        return self._create_job(ship_model(spark, model, shared), nested, with_counts, with_metrics)
+        location = ship_model(spark, model, prepare=prepare_model, shared=self.getSharedFolder() is not None)
+        return self._create_job(location, nested, with_counts, with_metrics)
 
     def _create_job(
         self, location: ModelLocation, nested: Iterable[bool], with_counts: bool, with_metrics: bool = False

@@ -66,4 +66,4 @@ def test_no_kind_of_session_sends_it(spark, monkeypatch, tmp_path):
 def test_another_model_of_the_same_name_is_sent(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
     other = prepare_model(copy_tiny(tmp_path / "instructor_tiny"))
-    assert ship_model(spark, other).archive == f"{other.folder_name}.zip"
+    assert ship_model(spark, other, prepare=prepare_model).archive == f"{other.folder_name}.zip"

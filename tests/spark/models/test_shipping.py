@@ -13,12 +13,16 @@ from session_kinds import needs_connect
 from vectors import assert_embedded
 
 from spark_instructor import InstructorEmbeddings
-from spark_instructor.encoder import prepare
+from spark_instructor.encoder import prepare, prepare_model
 from spark_instructor.models import shipping
 from spark_instructor.models.prepared import read_prepared
 from spark_instructor.models.shipping import ship_model
 
 JOB = Path(__file__).parent / "shipping_job.py"
+
+
+def ship(spark, model, shared=False):
+    return ship_model(spark, model, prepare=prepare_model, shared=shared)
 
 
 @pytest.mark.one_kind
@@ -55,12 +59,12 @@ def model(tiny):
 
 def test_path_or_archive(spark, session_kind, model, monkeypatch):
     on_volume = dataclasses.replace(model, path=Path("/Volumes/catalog/schema/volume/model"))
-    assert ship_model(spark, on_volume).path == str(on_volume.path)
-    assert ship_model(spark, model, shared=True).path == str(model.path)
+    assert ship(spark, on_volume).path == str(on_volume.path)
+    assert ship(spark, model, shared=True).path == str(model.path)
     with monkeypatch.context() as patch:
         patch.setattr("sys.platform", "darwin")
         assert not shipping._is_in_volume(on_volume.path)  # an external disk of a Mac
-    location = ship_model(spark, model)
+    location = ship(spark, model)
     in_place, archive = (str(model.path), None), (None, f"{model.folder_name}.zip")
     assert (location.path, location.archive) == (in_place if session_kind.in_driver else archive)
 
@@ -85,7 +89,7 @@ def test_sent_once(spark, model, sent):
     again = dataclasses.replace(model, max_length=11)
     other = dataclasses.replace(model, max_length=12)
     for one in (again, other, again):
-        ship_model(spark, one)
+        ship(spark, one)
     assert sent == [f"{again.folder_name}.zip", f"{other.folder_name}.zip"]
 
 
@@ -97,16 +101,16 @@ def test_a_failed_sending_is_tried_again(spark, model, sent, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shipping, "_zip", full)
         with pytest.raises(OSError, match="No space left"):
-            ship_model(spark, one)
-    assert ship_model(spark, one).archive == sent[0]
+            ship(spark, one)
+    assert ship(spark, one).archive == sent[0]
 
 
 def test_another_process_has_sent_the_model(spark, model, sent, tmp_path):
     one = dataclasses.replace(model, max_length=14)
-    ship_model(spark, one)
+    ship(spark, one)
     shipping._sent_archives.clear()
     prepared_later = shutil.copytree(model.path, tmp_path / "again", copy_function=shutil.copyfile)
-    ship_model(spark, dataclasses.replace(one, path=prepared_later))
+    ship(spark, dataclasses.replace(one, path=prepared_later))
 
 
 def test_serverless_compute(model, monkeypatch):
@@ -121,7 +125,7 @@ def test_serverless_compute(model, monkeypatch):
 
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.5.1")
     with pytest.warns(UserWarning, match=r"serverless compute.*setSharedFolder\('/Volumes/"):
-        location = ship_model(Session(), model)
+        location = ship(Session(), model)
     assert events == [location.archive]
 
 
@@ -132,7 +136,7 @@ def test_another_process_has_sent_other_bytes(spark, session_kind, model, sent, 
     with zipfile.ZipFile(tmp_path / f"{one.folder_name}.zip", "w") as archive:
         archive.writestr("a file", "of another release")
     spark.addArtifacts(str(archive.filename), archive=True)
-    assert ship_model(spark, one).archive == Path(archive.filename).name
+    assert ship(spark, one).archive == Path(archive.filename).name
 
 
 def test_an_archive_that_a_cleaner_removed(spark, session_kind, model, sent):
@@ -140,9 +144,9 @@ def test_an_archive_that_a_cleaner_removed(spark, session_kind, model, sent):
         pytest.skip("the server keeps what was sent")
     one = dataclasses.replace(model, max_length=16)
     path = Path(spark.sparkContext._temp_dir).parent / f"{one.folder_name}.zip"
-    ship_model(spark, one)
+    ship(spark, one)
     path.unlink()
-    ship_model(spark, one)
+    ship(spark, one)
     assert sent == [path.name] and path.exists()
 
 

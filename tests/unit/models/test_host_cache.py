@@ -24,7 +24,7 @@ def location_of(prepared, path=None, archive=None):
 
 
 def locate(location):
-    return Path(locate_model(location).folder)
+    return Path(locate_model(location, prepare=prepare_model).folder)
 
 
 @pytest.fixture
