@@ -43,16 +43,17 @@ soak: java .venv/ready ## run what takes long: a million texts through one worke
 	$(BIN)/python -m pytest tests/spark -m soak --soak $(ARGS)
 	$(BIN)/python benchmarks/soak.py
 
-# pip would put the files of an older build into the wheel. The script is outside the checkout's root, so that it
-# imports what the wheel installed.
+# pip would put the files of an older build into the wheel. Python imports from the script's folder, so the script is not
+# in the checkout's root, which holds the package too.
 test-wheel: python ## import the package from a wheel without extras
 	rm -rf build .venv-wheel
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt .
 	.venv-wheel/bin/python tests/import_wheel.py
 
-# Most of these leave a core idle, so two run at a time.
-check: lint docs test test-wheel ## run everything that a change has to pass
+# Most of these test runs leave a core idle, so two run at a time; two installations at a time would get in each
+# other's way.
+check: lint docs test test-wheel .venv35/ready .venv40/ready ## run everything that a change has to pass
 	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40
 
 lint: .venv/ready ## check style, types and layers
