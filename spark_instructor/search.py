@@ -89,7 +89,8 @@ def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.flo
             )
         similarities = vectors @ query / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
         nearest = np.argsort(-similarities)[:k]
-        rows = batch.drop_columns([vector_col]).take(pa.array(nearest)).to_pylist()
+        # A record batch itself cannot drop columns before pyarrow 16.
+        rows = pa.Table.from_batches([batch]).drop([vector_col]).take(pa.array(nearest)).to_pylist()
         hits += map(Hit, similarities[nearest].tolist(), rows)
         hits = sorted(hits, key=lambda hit: -hit.similarity)[:k]
     return hits
