@@ -82,7 +82,8 @@ def _send_to_session(spark: SparkSession, model: PreparedModel, archive: str) ->
         warnings.warn(
             f"sending the model '{model.name}' to the UDFs of Databricks serverless compute, which may not see files "
             "that a session sends. If the job does not find the model, put it in a Volume: "
-            "setSharedFolder('/Volumes/CATALOG/SCHEMA/VOLUME/FOLDER').",
+            "setSharedFolder('/Volumes/CATALOG/SCHEMA/VOLUME/FOLDER'). Or install it as a wheel, which "
+            "'spark-instructor package' builds.",
             stacklevel=2,
         )
     with tempfile.TemporaryDirectory() as folder:

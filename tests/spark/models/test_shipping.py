@@ -124,7 +124,7 @@ def test_serverless_compute(model, monkeypatch):
             events.append(Path(path).name)
 
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "client.5.1")
-    with pytest.warns(UserWarning, match=r"serverless compute.*setSharedFolder\('/Volumes/"):
+    with pytest.warns(UserWarning, match=r"serverless compute.*setSharedFolder\('/Volumes/.*as a wheel"):
         location = ship(Session(), model)
     assert events == [location.archive]
 
