@@ -210,8 +210,8 @@ def sensitivity(embed: Embed, rows: Rows, instructions: dict[str, str]) -> Figur
         share_first = [other for other in of_first[cell[0]] if other[1] != cell[1]]
         share_second = [other for other in of_second[cell[1]] if other[0] != cell[0]]
         if share_first and share_second:
-            neighbours = ([i for other in some for i in by_labels[other]] for some in (share_first, share_second))
-            chosen.append((i, *map(random.choice, neighbours)))
+            neighbors = ([i for other in some for i in by_labels[other]] for some in (share_first, share_second))
+            chosen.append((i, *map(random.choice, neighbors)))
     anchor, of_first_facet, of_second_facet = np.array(chosen).T
     figures = {}
     for facet, near, far in (

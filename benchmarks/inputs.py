@@ -111,7 +111,7 @@ def shares(texts: list[str], count: int) -> list[list[str]]:
     for i, text in enumerate(sorted(texts, key=len)):
         turn, place = divmod(i, count)
         dealt[-1 - place if turn % 2 else place].append(text)  # there and back, so that no share gets the longer texts
-    return [_shuffled(share) for share in dealt]
+    return [_shuffle(share) for share in dealt]
 
 
 def _sample(texts: list[str], count: int) -> list[str]:
@@ -119,7 +119,7 @@ def _sample(texts: list[str], count: int) -> list[str]:
     if count < len(texts):
         by_length = sorted(texts, key=len)
         texts = [by_length[(2 * i + 1) * len(texts) // (2 * count)] for i in range(count)]
-    return _shuffled(texts)
+    return _shuffle(texts)
 
 
 def _with_repeats(texts: list[str]) -> list[str]:
@@ -128,10 +128,10 @@ def _with_repeats(texts: list[str]) -> list[str]:
     for i in range(1, len(by_length)):
         if int(i * REPEATED) > int((i - 1) * REPEATED):
             by_length[i] = by_length[i - 1]
-    return _shuffled(by_length)
+    return _shuffle(by_length)
 
 
-def _shuffled(texts: list[str]) -> list[str]:
+def _shuffle(texts: list[str]) -> list[str]:
     return random.Random(0).sample(texts, len(texts))
 
 

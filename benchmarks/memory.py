@@ -39,7 +39,7 @@ def main() -> None:
     core = common.cores(1)[0]
     model = inputs.model(arguments.model)
     folders = {
-        f"spark_instructor, {precision}": ("spark_instructor", _prepared(model, precision))
+        f"spark_instructor, {precision}": ("spark_instructor", _prepare(model, precision))
         for precision in arguments.precisions
     }
     folders["sentence-transformers, float32"] = ("sentence-transformers", model.path)
@@ -59,7 +59,7 @@ def main() -> None:
     common.write_json(arguments, figures)
 
 
-def _prepared(model: inputs.Model, precision: str) -> Path:
+def _prepare(model: inputs.Model, precision: str) -> Path:
     folder: Path = common.run_apart(SparkInstructor.build, model, precision, on=common.cores(1))
     return folder
 
@@ -88,7 +88,7 @@ def _compare_peaks(arguments: argparse.Namespace, core: int) -> dict[str, dict[s
     model = inputs.model(None, arguments.long)
     peaks: dict[str, dict[str, float]] = {}
     for precision in arguments.precisions:
-        folder = _prepared(model, precision)
+        folder = _prepare(model, precision)
         peaks[precision] = {}
         for name, words in (("short", SHORT), ("long", LONG)):
             worker = PythonWorker("spark_instructor", folder, core, words, arguments.long_texts)

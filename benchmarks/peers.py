@@ -107,7 +107,7 @@ class Padded(Engine):
         """Return unit vectors (batch, dimension) for ids and masks of 0 and 1 (batch, length)."""
 
     def tune(self, texts: TextSet) -> int:
-        ids, skipped = self._tokenize(texts)
+        ids, instruction_tokens = self._tokenize(texts)
         seconds_a_token = {}
         for budget in TOKEN_BUDGETS:
             batches = list(_batches(ids, budget))
@@ -115,15 +115,15 @@ class Padded(Engine):
             for _ in range(2):  # the first run is for warming up
                 start = time.perf_counter()
                 for batch in taken:
-                    self._run(*_padded([ids[i] for i in batch], skipped))
+                    self._run(*_pad([ids[i] for i in batch], instruction_tokens))
                 seconds = time.perf_counter() - start
             seconds_a_token[budget] = seconds / sum(len(ids[i]) for batch in taken for i in batch)
         return min(TOKEN_BUDGETS, key=seconds_a_token.__getitem__)
 
     def encode(self, texts: TextSet, token_budget: int | None) -> Vectors:
-        ids, skipped = self._tokenize(texts)
+        ids, instruction_tokens = self._tokenize(texts)
         batches = list(_batches(ids, token_budget or TOKEN_BUDGETS[0]))
-        by_length = np.concatenate([self._run(*_padded([ids[i] for i in batch], skipped)) for batch in batches])
+        by_length = np.concatenate([self._run(*_pad([ids[i] for i in batch], instruction_tokens)) for batch in batches])
         vectors = np.empty_like(by_length)
         vectors[np.concatenate(batches)] = by_length
         return vectors
@@ -320,8 +320,8 @@ class OpenVino(Padded):
         batches = []
         for name in ("texts", "queries"):
             texts = text_set(name, 10**6)
-            ids, skipped = tokenize(texts._replace(texts=texts.texts[-_CALIBRATION_TEXTS:]))
-            batches += [_padded([ids[i] for i in batch], skipped) for batch in _batches(ids, TOKEN_BUDGETS[0])]
+            ids, instruction_tokens = tokenize(texts._replace(texts=texts.texts[-_CALIBRATION_TEXTS:]))
+            batches += [_pad([ids[i] for i in batch], instruction_tokens) for batch in _batches(ids, TOKEN_BUDGETS[0])]
         quantized = nncf.quantize(
             openvino.Core().read_model(converted / "model.xml"),
             nncf.Dataset(batches),
@@ -470,10 +470,10 @@ def _batches(ids: list[list[int]], token_budget: int) -> Iterator[list[int]]:
         start = stop
 
 
-def _padded(ids: list[list[int]], skipped: int) -> tuple[Matrix, Matrix, Matrix]:
+def _pad(ids: list[list[int]], instruction_tokens: int) -> tuple[Matrix, Matrix, Matrix]:
     """Return the ids, the attention mask and the mask of the tokens in the mean, each (batch, max_length)."""
     lengths = np.array([len(of_text) for of_text in ids])
     mask = np.arange(lengths.max()) < lengths[:, None]
     matrix = np.zeros(mask.shape, np.int64)
     matrix[mask] = np.concatenate(ids)
-    return matrix, mask.astype(np.int64), (mask & (np.arange(mask.shape[1]) >= skipped)).astype(np.int64)
+    return matrix, mask.astype(np.int64), (mask & (np.arange(mask.shape[1]) >= instruction_tokens)).astype(np.int64)

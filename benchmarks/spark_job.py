@@ -138,7 +138,7 @@ def main() -> None:
         name: {tasks: statistics.median(of_rounds) for tasks, of_rounds in of_name.items()}
         for name, of_name in seconds.items()
     }
-    rows = _compared(medians, list(ours), list(by_hand))
+    rows = _compare(medians, list(ours), list(by_hand))
     common.table(
         f"{len(texts.texts):,} texts, median of {arguments.rounds} rounds",
         ["", "tasks", "seconds", "texts/s", "of the bare encoder", "x one task", *(f"x {name}" for name in by_hand)],
@@ -174,14 +174,14 @@ def _run_job(
     os.environ["PYSPARK_PYTHON"] = sys.executable
     session = common.session(f"local[{tasks}]")
 
-    def embedded(name: str) -> DataFrame:
+    def embed_file(name: str) -> DataFrame:
         df = session.read.parquet(str(data / name))
         if df.rdd.getNumPartitions() != tasks:
             raise RuntimeError(f"Spark reads {name} in {df.rdd.getNumPartitions()} partitions, expected {tasks}")
         return embedding(df, str(model.path), instruction)
 
-    vectors = {row.text: row.vector for row in embedded("warming").collect()}
-    job = embedded("texts").write.format("noop").mode("overwrite")
+    vectors = {row.text: row.vector for row in embed_file("warming").collect()}
+    job = embed_file("texts").write.format("noop").mode("overwrite")
     start = time.perf_counter()
     job.save()
     seconds = time.perf_counter() - start
@@ -196,7 +196,7 @@ def _check(name: str, vectors: dict[str, list[float]], texts: list[str], expecte
         raise SystemExit(f"{name}: min cosine to float64 is {least:.6f}, expected at least {LEAST_COSINE}")
 
 
-def _compared(medians: dict[str, dict[str, float]], ours: list[str], by_hand: list[str]) -> list[dict[str, Any]]:
+def _compare(medians: dict[str, dict[str, float]], ours: list[str], by_hand: list[str]) -> list[dict[str, Any]]:
     """Return one row per job or encoder and number of tasks, with the ratios that are known."""
     rows = []
     for name, of_name in medians.items():

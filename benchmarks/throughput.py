@@ -50,7 +50,7 @@ def main() -> None:
     references = {texts.name: common.run_apart(peers.reference, model, texts, on=core) for texts in sets}
     lengths = {name: of_set for name, (of_set, _) in references.items()}
 
-    engines = _installed(arguments.engines)
+    engines = _find_installed(arguments.engines)
     processes: dict[tuple[str, str], ProcessPoolExecutor] = {}
     for engine in engines:
         for precision in (one for one in engine.precisions if one in arguments.precisions):
@@ -60,7 +60,7 @@ def main() -> None:
             process.submit(peers.load, engine, model, precision).result()
 
     results = [
-        _checked(process, *who, texts, references[texts.name][1])
+        _check_engine(process, *who, texts, references[texts.name][1])
         for texts in sets
         for who, process in processes.items()
     ]
@@ -82,7 +82,7 @@ def main() -> None:
     _print(figures)
 
 
-def _installed(names: list[str]) -> list[type[peers.Engine]]:
+def _find_installed(names: list[str]) -> list[type[peers.Engine]]:
     """Return the named engines that can run here, and report what the others lack."""
     found = []
     for name in names:
@@ -96,7 +96,7 @@ def _installed(names: list[str]) -> list[type[peers.Engine]]:
     return found
 
 
-def _checked(
+def _check_engine(
     process: ProcessPoolExecutor, engine: str, precision: str, texts: inputs.TextSet, expected: npt.NDArray[np.float64]
 ) -> Result:
     """Compare the vectors of an engine with float64 and, if they are close enough, find its batch size."""
@@ -150,13 +150,13 @@ def _figures(
         rows.append(row)
     return {
         "model": model.path.name,
-        "sets": {name: _described(of_set) for name, of_set in lengths.items()},
+        "sets": {name: _count_tokens(of_set) for name, of_set in lengths.items()},
         "peak_gflops": peak,
         "results": rows,
     }
 
 
-def _described(lengths: npt.NDArray[np.int64]) -> dict[str, float]:
+def _count_tokens(lengths: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return the tokens of a set's texts, including the instruction and ``</s>``."""
     return {
         "texts": len(lengths),
