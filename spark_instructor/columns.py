@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, FloatType, MapType, StructField, StructType
@@ -39,12 +40,23 @@ def is_same_type(found: DataType, expected: DataType) -> bool:
 def find_field(dataset: DataFrame, name: str, reader: str) -> StructField:
     """Return the schema's field of a column.
 
-    Raises ValueError, naming the ``reader`` of the column, if there is no such column.
+    Raises ValueError, naming the ``reader`` of the column, if there is no such column, and if the DataFrame has no
+    schema yet because it belongs to a declarative pipeline.
     """
-    for field in dataset.schema.fields:
+    try:
+        schema = dataset.schema
+    except AnalysisException as error:
+        if "ATTEMPT_ANALYSIS_IN_PIPELINE_QUERY_FUNCTION" not in str(error):
+            raise
+        raise ValueError(
+            f"{reader}: a query function of a declarative pipeline cannot use a stage, which needs the schema of the "
+            "DataFrame. Use spark_instructor.instructor_embed there: "
+            "df.withColumn('vector', instructor_embed('text', 'Represent the document: ', model='instructor_base'))"
+        ) from error
+    for field in schema.fields:
         if field.name == name:
             return field
-    raise ValueError(f"{reader}: there is no column {name!r}; the columns are {', '.join(dataset.columns)}")
+    raise ValueError(f"{reader}: there is no column {name!r}; the columns are {', '.join(schema.names)}")
 
 
 def check_type(field: StructField, expected: Iterable[DataType], reader: str) -> None:
