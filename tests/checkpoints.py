@@ -1,4 +1,4 @@
-"""Checkpoints for tests, in the hub's layout: random weights of any shape with the tokenizer of tests/data/tiny."""
+"""Write checkpoints in the hub's layout, with random weights of any shape and the tokenizer of tests/data/tiny."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def write_checkpoint(
 ):
     """Write a checkpoint and return its folder.
 
-    `dimension` is the Dense layer's output width, None for no Dense layer; `config` overrides config.json.
+    `dimension` is the output width of the Dense layer; None leaves the layer out. `config` overrides config.json.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def write_checkpoint(
             for i, (path, kind) in enumerate(modules)
         ],
     )
-    # As in instructor-large, the pooling's figure need not be d_model; but sentence-transformers wants one.
+    # sentence-transformers requires the key, although its value need not be d_model: in instructor-large it is not.
     write_json(
         folder / "1_Pooling" / "config.json",
         {"word_embedding_dimension": config["d_model"], "pooling_mode_mean_tokens": True},
@@ -84,9 +84,10 @@ def write_checkpoint(
 
 
 def random_tensors(config, dimension, seed=0):
-    """Random tensors of the encoder and of Dense, scaled so that attention is far from uniform.
+    """Draw random tensors for the encoder and the Dense layer, scaled so that attention is far from uniform.
 
-    T5 does not scale its scores by the width of a head; here they spread by about 2, the position bias by 1.
+    T5 does not divide its attention scores by the square root of the head's width. Here the scores have a standard
+    deviation of about 2, and the position bias has one of 1.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -119,7 +120,7 @@ def random_tensors(config, dimension, seed=0):
 
 
 def write_weights(folder, tensors, stored_as="safetensors", dtype=torch.float32):
-    """Write weights as one safetensors file, as two with an index, or as a pickle; old ones are removed."""
+    """Remove the old weights and write new ones as one safetensors file, two with an index, or a pickle."""
     for old in [*folder.glob("*.safetensors*"), *folder.glob("*.bin")]:
         old.unlink()
     tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
@@ -135,7 +136,7 @@ def write_weights(folder, tensors, stored_as="safetensors", dtype=torch.float32)
 
 
 def copy_tiny(folder, *, stored_as="bin", without=()):
-    """Copy the golden checkpoint, its weights stored anew where they are not to be a `.bin`."""
+    """Copy the golden checkpoint. Its weights are `.bin` files; they are rewritten if `stored_as` says otherwise."""
     shutil.copytree(TINY, folder, ignore=lambda _, names: [name for name in names if name in without])
     if stored_as != "bin":
         write_weights(folder, read_bin(TINY), stored_as)
@@ -144,18 +145,18 @@ def copy_tiny(folder, *, stored_as="bin", without=()):
 
 
 def read_bin(folder):
-    """The tensors of a `.bin` file, without the second name that T5 has for its embeddings."""
+    """Read the tensors of a `.bin` file, without the second name that T5 gives its embeddings."""
     tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
     return {name: tensor for name, tensor in tensors.items() if name != "encoder.embed_tokens.weight"}
 
 
 def edit_json(path, **changes):
-    """Change some keys of a json object; None removes one."""
+    """Change keys of a JSON file's object; the value None removes a key."""
     content = {**json.loads(path.read_text("utf-8")), **changes}
     write_json(path, {key: value for key, value in content.items() if value is not None})
 
 
 def write_json(path, content):
-    """Write json, making the folder."""
+    """Write a JSON file, and create its folder if it does not exist."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2), "utf-8")

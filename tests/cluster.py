@@ -1,4 +1,4 @@
-"""A Spark standalone cluster on this host: a master and two workers, processes as on hosts of their own."""
+"""A Spark standalone cluster on this host: a master and two workers, set up as if each ran on its own host."""
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,9 +11,9 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def standalone_cluster(folder):
-    """The address of a cluster whose workers have 2 cores each, and room for one executor of Spark's default size.
+    """Run a cluster and yield its address; each worker has 2 cores and memory for one executor of the default size.
 
-    The executors of a worker have a HOME, a cache and a TMPDIR of their own in the folder.
+    The executors of each worker have their own HOME, cache and TMPDIR in the folder.
     """
     port = free_port()
     address = f"spark://{HOST}:{port}"
@@ -39,8 +39,8 @@ def standalone_cluster(folder):
 
 
 def _daemon(of_class, *arguments, **settings):
-    """A master or a worker, as `running` runs it."""
+    """Run a master or a worker; `running` waits until it is ready, and stops it afterwards."""
     spark_class = Path(pyspark.__file__).parent / "bin/spark-class"
     command = [spark_class, f"org.apache.spark.deploy.{of_class}", "--host", HOST, "--webui-port", 0, *arguments]
-    java_options = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # why: see conf/spark-defaults.conf
+    java_options = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # conf/spark-defaults.conf explains why
     return running(command, SPARK_DAEMON_MEMORY="256m", SPARK_DAEMON_JAVA_OPTS=java_options, **settings)

@@ -1,4 +1,4 @@
-"""What all tests share: the golden vectors and their checkpoint, a cache of their own, Spark's settings."""
+"""Fixtures and options for all tests: the golden vectors and their checkpoint, the cache, and Spark's settings."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import session_kinds
 
 DATA = Path(__file__).parent / "data"
 
-# As spark_instructor.encoder does, for tests that import torch before it.
+# spark_instructor.encoder sets this too, but some tests import torch first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -22,22 +22,22 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark the tests that start Spark, and deselect those that neither an option nor the kind of session asks for."""
+    """Mark the tests that use Spark, and deselect those that the options and the kind of session do not ask for."""
     unwanted = [marker for marker in ("exhaustive", "soak") if not config.getoption(marker)]
     if not session_kinds.SessionKind.parse(config.getoption("session")).in_driver:
         unwanted.append("one_kind")
-    kept, deselected = [], []
+    selected, deselected = [], []
     for item in items:
         if "/tests/spark/" in str(item.path):
             item.add_marker(pytest.mark.spark)
-        (deselected if any(map(item.get_closest_marker, unwanted)) else kept).append(item)
+        (deselected if any(map(item.get_closest_marker, unwanted)) else selected).append(item)
     config.hook.pytest_deselected(items=deselected)
-    items[:] = kept
+    items[:] = selected
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Prepared models go to a cache of this run, and no test reaches for a network."""
+    """Give this run its own cache for prepared models, and keep every test off the network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf_home")))
         patch.setenv("HF_HUB_OFFLINE", "1")
@@ -46,24 +46,25 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_spark_settings(tmp_path_factory):
-    """What every Spark finds that a test starts, in this process or in another."""
+    """Set the environment of every Spark session that a test starts, in this process or in another."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("SPARK_CONF_DIR", str(Path(__file__).parent / "spark/conf"))
-        patch.setenv("SPARK_TESTING", "1")  # an ephemeral port for the Connect server
-        patch.setenv("SPARK_WORKER_DIR", str(tmp_path_factory.mktemp("work")))  # else inside the pyspark package
+        patch.setenv("SPARK_TESTING", "1")  # gives the Connect server an ephemeral port
+        # By default, Spark's workers write into the pyspark package.
+        patch.setenv("SPARK_WORKER_DIR", str(tmp_path_factory.mktemp("work")))
         yield
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The golden checkpoint in the hub's layout: random weights, `.bin` files, a tokenizer.json."""
+    """Return the folder of the golden checkpoint: random weights in `.bin` files and a tokenizer.json."""
     return DATA / "tiny"
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny, own_cache):
-    """The golden checkpoint, loaded: its vectors are what the tests expect."""
+    """Load the golden checkpoint; tests compare other vectors with those that it computes."""
     from spark_instructor.encoder import InstructorModel
 
     return InstructorModel.from_pretrained(tiny)
@@ -71,11 +72,11 @@ def tiny_model(tiny, own_cache):
 
 @pytest.fixture(scope="session")
 def cases():
-    """The golden cases: dicts of id, instruction, text, n_tokens, masked and vector."""
+    """Read the golden cases, which are dicts with id, instruction, text, n_tokens, masked and vector."""
     return json.loads((DATA / "cases.json").read_text("utf-8"))["cases"]
 
 
 @pytest.fixture(scope="session")
 def golden_vectors(cases):
-    """The vectors of the golden cases, float32 (cases, 64)."""
+    """Return the vectors of the golden cases as a float32 array of shape (number of cases, 64)."""
     return np.array([case["vector"] for case in cases], np.float32)

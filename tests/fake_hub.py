@@ -1,4 +1,4 @@
-"""A hub on loopback that serves one repository: the part of the Hugging Face API that a download needs."""
+"""A server on localhost that answers like the Hugging Face hub, as far as downloading one repository needs it."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class FakeHub:
-    """`revisions` maps branches and tags to folders; the commits are made up from them."""
+    """A hub with one repository. `revisions` maps its branches and tags to folders; commit hashes are made up."""
 
     def __init__(self, repository, revisions):
         self.repository = repository
@@ -21,7 +21,7 @@ class FakeHub:
             self.folder_of[commit] = folder
         self.url = ""
         self.downloaded = []
-        """Names of the files whose contents were sent."""
+        """Names of the files whose contents the server has sent."""
 
     @contextmanager
     def serving(self):

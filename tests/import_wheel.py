@@ -1,4 +1,4 @@
-"""Import the package from a wheel that was installed without extras; `make test-wheel` runs this."""
+"""Import the package from a wheel that is installed without extras. `make test-wheel` runs this script."""
 
 import sys
 from importlib import import_module, util
@@ -10,7 +10,7 @@ loaded = {"pymilvus", "torch"} & set(sys.modules)
 assert not loaded, f"import spark_instructor loads {loaded}"
 encoder = import_module("spark_instructor.encoder")
 for name in encoder.__all__:
-    getattr(encoder, name)  # loaded at first use
+    getattr(encoder, name)  # names are imported when they are first used
 import_module("spark_instructor.models.prepared")
 
 folder = Path(package.__file__).parent

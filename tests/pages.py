@@ -1,4 +1,4 @@
-"""The pages of documentation, and their code blocks."""
+"""Find the documentation pages and their code blocks."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(\S*)[^\n]*\n(.*?)^```", re.MU
 
 
 def list_blocks(page, language):
-    """Return (line, code) of the blocks of a page that are to be run."""
+    """Return the line and the code of each block in this language, except blocks that are marked as not run."""
     text = page.read_text("utf-8")
     return [
         (text[: match.start()].count("\n") + 1, match[3])

@@ -1,4 +1,4 @@
-"""Processes of their own, for what must not run in this one."""
+"""Run Python and servers in separate processes."""
 
 import os
 import socket
@@ -7,16 +7,16 @@ import sys
 import time
 from contextlib import contextmanager
 
-# What a Spark Connect session leaves behind for the processes it starts.
+# Variables that a Spark Connect session sets in this process.
 _OF_CONNECT = ("SPARK_REMOTE", "SPARK_LOCAL_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
 
-# The shell that starts a server ends it once its own input ends. Its input is a pipe from this process, which
-# ends with it, however that comes about.
+# The shell kills the server when its own standard input ends. That input is a pipe from this process, so it ends
+# when this process does, even if this process is killed.
 _SERVER = 'exec 3<&0; "$@" & server=$!; { cat <&3; kill $server; } >/dev/null 2>&1 & wait $server'
 
 
 def changed_environment(**changes):
-    """This process's environment for another one, with changes and without what belongs to this one's Spark."""
+    """Return this process's environment with changes, and without the variables of its Spark Connect session."""
     inherited = {name: value for name, value in os.environ.items() if name not in _OF_CONNECT}
     return {**inherited, **{name: str(value) for name, value in changes.items()}}
 
@@ -24,22 +24,22 @@ def changed_environment(**changes):
 def run_python(*arguments, cwd, timeout=300, **environment):
     """Run Python with these arguments in a changed environment, and return what it printed.
 
-    What it said of its failure is shown where it fails.
+    If it fails, the assertion shows what it wrote to standard error.
     """
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *map(str, arguments)],
         env=changed_environment(**environment),
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=540,  # less than pytest's own, to show what it printed
+        timeout=540,  # shorter than pytest's timeout, so that this error is the one reported
     )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def free_port():
-    """A port of this host that nothing listens on."""
+    """Return a port of this host that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -47,9 +47,9 @@ def free_port():
 
 @contextmanager
 def running(command, *, says, log, **environment):
-    """A server, from the moment its log says that it is ready to the end of the block.
+    """Run a server until the block ends; the block starts once the server's log contains `says`.
 
-    It never outlives this process. The end of its log is shown where it does not start.
+    The server never outlives this process. If it does not start, the assertion shows the end of its log.
     """
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -58,7 +58,7 @@ def running(command, *, says, log, **environment):
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C is for this process, which then ends the server
+            start_new_session=True,  # so Ctrl-C reaches only this process, which then stops the server
         )
     try:
         deadline = time.monotonic() + 120

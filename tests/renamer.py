@@ -1,4 +1,4 @@
-"""A stage that users write themselves: Params alone, saved as pyspark's documentation says."""
+"""A stage as a user would write it: it has only Params and is saved the way pyspark's documentation recommends."""
 
 from pyspark.ml import Transformer
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol
@@ -6,7 +6,7 @@ from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 
 
 class Renamer(Transformer, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultParamsWritable):
-    """Renames a column."""
+    """Rename a column."""
 
     def _transform(self, dataset):
         return dataset.withColumnRenamed(self.getInputCol(), self.getOutputCol())

@@ -1,4 +1,4 @@
-"""The kinds of Spark session that tests/spark runs on, by the names that `--session` takes."""
+"""The kinds of Spark session that tests/spark can run on; the option `--session` names one."""
 
 import dataclasses
 import re
@@ -7,12 +7,12 @@ import pyspark
 import pytest
 
 HELP = """\
-kind of Spark session for tests/spark: local[CORES], local-cluster[WORKERS,CORES,MEGABYTES], or standalone[CORES], a \
-standalone cluster of processes on this host with executors of so many cores; the first two also through Spark \
-Connect, as connect:local[2] (%(default)s)"""
+kind of Spark session for tests/spark: local[CORES], local-cluster[WORKERS,CORES,MEGABYTES], or standalone[CORES] for \
+a standalone cluster on this host whose executors have this many cores each; the prefix connect: runs one of the first \
+two through Spark Connect, as in connect:local[2] (default: %(default)s)"""
 
 needs_connect = pytest.mark.skipif(
-    pyspark.__version__.startswith("3."), reason="pyspark from PyPI has a Spark Connect server from 4.0 on"
+    pyspark.__version__.startswith("3."), reason="pyspark from PyPI includes a Spark Connect server only since 4.0"
 )
 
 _NAME = re.compile(r"(connect:)?(local\[\d+\]|local-cluster\[\d+,\d+,\d+\])|standalone\[(\d+)\]")
@@ -20,25 +20,25 @@ _NAME = re.compile(r"(connect:)?(local\[\d+\]|local-cluster\[\d+,\d+,\d+\])|stan
 
 @dataclasses.dataclass(frozen=True)
 class SessionKind:
-    """One kind, taken apart."""
+    """A kind of session, parsed from its name."""
 
     connect: bool
-    """Whether the session reaches its master through Spark Connect."""
+    """Whether the session uses Spark Connect."""
     master: str | None
-    """For Spark's builder; None for a standalone cluster, whose address is known once it runs."""
+    """The master for Spark's builder; None for a standalone cluster, whose address is only known once it runs."""
     executor_cores: int | None
-    """Cores of each executor of a standalone cluster; None for all other kinds."""
+    """The cores of each executor of a standalone cluster; None for the other kinds."""
 
     @classmethod
     def parse(cls, name):
-        """Return the kind of this name."""
-        found = _NAME.fullmatch(name)
-        if found is None:
+        """Parse the name of a kind."""
+        match = _NAME.fullmatch(name)
+        if match is None:
             raise pytest.UsageError(f"--session: {name!r} is not a kind of session; pytest --help describes the kinds")
-        connect, master, cores = found.groups()
+        connect, master, cores = match.groups()
         return cls(connect is not None, master, cores and int(cores))
 
     @property
     def in_driver(self):
-        """Whether the executors are threads of the driver, and see all that it sees."""
+        """Whether the executors run as threads of the driver, so that they see everything that the driver sees."""
         return not self.connect and self.master is not None and self.master.startswith("local[")

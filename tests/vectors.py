@@ -1,20 +1,20 @@
-"""What a column of embeddings must hold."""
+"""Assertions on vectors, shared by many tests."""
 
 import numpy as np
 
 TOLERANCE = 1e-5
-"""What float32 may differ by from batch to batch, in each number of a unit vector."""
+"""How much each number of a float32 unit vector may vary with the batch it was computed in."""
 
 
-def assert_close(found, wanted, message=""):
-    np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0, err_msg=message)
+def assert_close(actual, expected, message=""):
+    np.testing.assert_allclose(actual, expected, atol=TOLERANCE, rtol=0, err_msg=message)
 
 
 def assert_embedded(model, instruction, texts, vectors):
-    """Each text has the vector that the encoder gives it, and null has null."""
-    wanted = model.encode(instruction, [text or "" for text in texts])
-    for text, vector, one in zip(texts, vectors, wanted, strict=True):
+    """Assert that each text has the vector that the encoder computes for it, and that a null text has a null vector."""
+    expected_vectors = model.encode(instruction, [text or "" for text in texts])
+    for text, vector, expected in zip(texts, vectors, expected_vectors, strict=True):
         if text is None:
             assert vector is None
         else:
-            assert_close(vector, one, ascii(text[:40]))
+            assert_close(vector, expected, ascii(text[:40]))

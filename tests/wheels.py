@@ -1,4 +1,4 @@
-"""Wheels of models, built and installed as a user does it."""
+"""Build wheels of models and install them, as a user would."""
 
 from processes import run_python
 
@@ -7,7 +7,7 @@ from spark_instructor.models.wheel import build_wheel
 
 
 def install_model(checkpoint, precision, target):
-    """Install a wheel of a checkpoint into the folder `target`, and return the folder of the model there."""
+    """Build a wheel of a checkpoint, install it into the folder `target`, and return the model's folder there."""
     model = prepare_model(checkpoint, precision)
     wheel = build_wheel(model, checkpoint, target.parent / "dist")
     install_wheel(wheel, target)
@@ -15,5 +15,5 @@ def install_model(checkpoint, precision, target):
 
 
 def install_wheel(wheel, target):
-    """Install a wheel into a folder for PYTHONPATH."""
+    """Install a wheel into a folder that can be put on PYTHONPATH."""
     run_python("-m", "pip", "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=target.parent)

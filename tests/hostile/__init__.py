@@ -1,7 +1,7 @@
 """Malformed checkpoints, one module per kind of damage.
 
-Each module begins with tables of what is damaged and how, and its `cases()` makes a `Case` of each row. To test another
-damage, add a row to a table; to test another kind, add a module and list it in KINDS. Case names are unique.
+Each module begins with tables that say what is damaged and how; its `cases()` turns each row into a `Case`. To test
+another damage, add a row to a table. To test another kind, add a module and list it in KINDS. Case names are unique.
 """
 
 from . import (

@@ -1,4 +1,4 @@
-"""What a case of damage is, and the healthy checkpoints that the cases damage."""
+"""The class for a case of damage, and the healthy checkpoints that the cases start from."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,41 +19,41 @@ SECRET = "the-secret-of-this-machine"
 
 
 class Case(NamedTuple):
-    """One way to damage one file of a healthy checkpoint, and what `prepare` has to do with the result."""
+    """A way to damage one file of a healthy checkpoint, and what `prepare` must do with the result."""
 
     checkpoint: str
-    """The healthy checkpoint: a key of HEALTHY."""
+    """The healthy checkpoint: the name of a folder that `write_healthy` creates."""
     file: str
-    """The damaged file, relative to the checkpoint; "" is the checkpoint's folder."""
+    """The path of the damaged file, relative to the checkpoint; "" means the checkpoint's folder itself."""
     what: str
-    """What is wrong with the file, to name the case by."""
+    """What is wrong with the file; this is part of the case's name."""
     damage: Callable[..., Any]
-    """Called with the file's path and the arguments."""
+    """The function that damages the file; it is called with the file's path and the arguments."""
     arguments: tuple[Any, ...]
     error_names: str | None
-    """What the error must name in addition to the folder; None if `prepare` must accept the checkpoint."""
+    """What the error must name besides the folder; None if `prepare` must accept the checkpoint."""
 
     @property
     def name(self):
         return f"{self.checkpoint}: {self.file or 'the folder'} {self.what}"
 
     def apply(self, folder):
-        """Damage a copy of the healthy checkpoint."""
+        """Damage this copy of the healthy checkpoint."""
         self.damage(folder / self.file if self.file else folder, *self.arguments)
 
 
 def refused(checkpoint, file, what, damage, *arguments, error_names=None):
-    """A case that `prepare` must refuse; its error names the damaged file, or `error_names`."""
+    """Create a case that `prepare` must refuse with an error that names the damaged file, or `error_names`."""
     return Case(checkpoint, file, what, damage, arguments, file if error_names is None else error_names)
 
 
 def accepted(checkpoint, file, what, damage, *arguments):
-    """A case that `prepare` must accept: the vectors are those of the healthy checkpoint."""
+    """Create a case that `prepare` must accept, with the same vectors as the healthy checkpoint."""
     return Case(checkpoint, file, what, damage, arguments, None)
 
 
 def write_slow_checkpoint(folder):
-    """Write a checkpoint with its tokenizer in spiece.model and its limit in tokenizer_config.json."""
+    """Write a checkpoint whose tokenizer is in spiece.model and whose length limit is in tokenizer_config.json."""
     write_checkpoint(folder, num_layers=1)
     (folder / TOKENIZER).unlink()
     (folder / LIMIT).unlink()
@@ -61,7 +61,7 @@ def write_slow_checkpoint(folder):
 
 
 def write_healthy(root):
-    """Write each healthy checkpoint into a folder of its name."""
+    """Write each healthy checkpoint into a folder with its name."""
     write_checkpoint(root / "safetensors", num_layers=1)
     write_checkpoint(root / "bin", num_layers=1, stored_as="bin")
     write_checkpoint(root / "sharded", num_layers=1, stored_as="sharded")
@@ -70,14 +70,15 @@ def write_healthy(root):
 
 
 def folder_around(path):
-    """The folder that holds the checkpoint of this file.
+    """Return the folder that contains this file's checkpoint.
 
-    It also holds secret.txt, secret.json and "other", a healthy checkpoint; code that is executed makes "canary" there.
+    It also contains secret.txt, secret.json and a healthy checkpoint called "other". If a pickle's code is executed,
+    it creates "canary" there.
     """
     return next(folder for folder in (path, *path.parents) if folder.name == "checkpoint").parent
 
 
 def shorten(value):
-    """Describe a value in the name of a case."""
+    """Describe a value briefly, for the name of a case."""
     text = ascii(value)
     return text if len(text) < 40 else f"{text[:16]}... ({len(text)})"

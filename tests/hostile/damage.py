@@ -1,4 +1,4 @@
-"""Damage that several kinds of cases do to a file. Each function takes the file's path first."""
+"""Ways to damage a file that several kinds of cases share. Each function takes the file's path first."""
 
 import json
 import os
@@ -22,13 +22,13 @@ def cut_in_half(path):
 
 
 def write(path, content):
-    """Replace the file by one with this content: bytes, or text."""
+    """Replace the file with one that has this content, bytes or text."""
     path.unlink(missing_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_sparse(path, size):
-    """Replace the file by zeros that take no room on the disk."""
+    """Replace the file with a sparse one: zeros that take no space on the disk."""
     write(path, b"")
     os.truncate(path, size)
 
@@ -49,7 +49,7 @@ def link_to(path, target):
 
 
 def link_around(path, name):
-    """Replace the file by a link to something outside the checkpoint."""
+    """Replace the file with a link to something outside the checkpoint."""
     link_to(path, folder_around(path) / name)
 
 
@@ -58,12 +58,12 @@ def copy_over(path, source):
 
 
 def copy_from_checkpoint(path, file):
-    """Replace the file's content by that of another file of the checkpoint."""
+    """Replace the file's content with that of another file of the checkpoint."""
     shutil.copyfile(folder_around(path) / "checkpoint" / file, path)
 
 
 def set_key(path, key, value):
-    """Set a key of a JSON object; None removes it."""
+    """Set a key of the file's JSON object; the value None removes the key."""
     content = {**json.loads(path.read_text("utf-8")), key: value}
     if value is None:
         del content[key]
@@ -71,5 +71,5 @@ def set_key(path, key, value):
 
 
 def set_keys(path, changes):
-    """Set keys of a JSON object, None as null."""
+    """Set keys of the file's JSON object; the value None is written as null."""
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")

@@ -1,4 +1,4 @@
-"""Whole files: missing, cut, replaced by something else, or no regular files."""
+"""Files that are missing, truncated, replaced with something else, or not regular files."""
 
 from itertools import permutations
 from pathlib import Path
@@ -72,7 +72,7 @@ SOME = (
     "is a link to nothing",
 )
 
-# JSON files are read by one function, so those that only name others for it get SOME.
+# Several JSON files are read by the same function, so not all of them need MOST of the damages.
 READ = [
     ("safetensors", CONFIG, MOST),
     ("safetensors", MODULES, SOME),
@@ -90,10 +90,10 @@ READ = [
     ("slow", PIECES, EVERY),
 ]
 
-# All keys of these are optional, so another JSON object is as good as an empty one.
+# All keys of these files are optional, so a JSON object with other keys counts as an empty one.
 ALL_OPTIONAL = (LIMIT, POOLING, TOKENIZER_CONFIG)
 
-# Another file has already said what these would say.
+# These files are not read, because other files contain everything that is needed.
 NOT_READ = [
     ("safetensors", "special_tokens_map.json"),
     ("safetensors", PIECES),
@@ -101,7 +101,7 @@ NOT_READ = [
     ("slow", "special_tokens_map.json"),
 ]
 
-# Checkpoint, file, and what the error names.
+# The checkpoint, the missing file, and what the error must name.
 MISSING = [
     ("safetensors", CONFIG, CONFIG),
     ("safetensors", MODULES, ""),

@@ -1,11 +1,11 @@
-"""JSON files that hold a document of the wrong kind, or no JSON."""
+"""JSON files that contain the wrong type of document, or no JSON."""
 
 import json
 
 from . import damage
 from .case import CONFIG, DENSE, INDEX, LIMIT, MODULES, POOLING, TOKENIZER, TOKENIZER_CONFIG, refused
 
-# Checkpoint, file, and what is neither an object nor a list where the other one is expected.
+# The checkpoint, the file, and a list if the file must contain an object, or an object if it must contain a list.
 FILES = [
     ("safetensors", CONFIG, []),
     ("safetensors", MODULES, {}),
@@ -18,7 +18,7 @@ FILES = [
 ]
 SCALARS = [None, True, 3, -0.5, "text"]
 
-# Each of these files is read by another function.
+# A different function reads each of these files.
 READ_BY_THEIR_OWN_FUNCTION = [("safetensors", CONFIG), ("safetensors", TOKENIZER), ("sharded", INDEX)]
 MALFORMED = {
     "lists in lists": "[" * 100_000 + "]" * 100_000,

@@ -1,4 +1,4 @@
-"""Keys of the JSON files, each with each wrong value, and with unusual values that are fine."""
+"""Keys of the JSON files, each with wrong values, and with unusual values that are valid."""
 
 from . import damage
 from .case import CONFIG, DENSE, LIMIT, POOLING, TOKENIZER_CONFIG, accepted, refused, shorten
@@ -21,7 +21,7 @@ REFUSED = [
         *("safetensors", CONFIG, "relative_attention_num_buckets"),
         [True, -1, 0, 32.0, "32", 10**9, 10**400, 1, 2, 3],
     ),
-    # A distance of any size that a model can have is a valid one.
+    # A distance of 10**9 is valid, unlike a width of 10**9.
     (
         *("safetensors", CONFIG, "relative_attention_max_distance"),
         [True, -1, 0, 32.0, "32", 10**12, 10**400, 1, 8],
@@ -46,7 +46,7 @@ REFUSED = [
     ("safetensors", POOLING, "pooling_mode", [True, 3, "cls", ["mean", "cls"], [], {}, NESTED_LIST]),
 ]
 ACCEPTED = [
-    # T5's own values stand in for these.
+    # T5's defaults replace these missing values.
     ("safetensors", CONFIG, "relative_attention_num_buckets", [None]),
     ("safetensors", CONFIG, "relative_attention_max_distance", [None]),
     ("safetensors", CONFIG, "layer_norm_epsilon", [None]),
@@ -56,7 +56,7 @@ ACCEPTED = [
     ("safetensors", LIMIT, "max_seq_length", [None, 10**30, 10**9]),
     ("safetensors", LIMIT, "do_lower_case", [None]),
     ("slow", TOKENIZER_CONFIG, "model_max_length", [None, 10**30, 10**9]),
-    # The weights have these widths.
+    # The shapes of the weights determine these widths, so the values are ignored.
     ("safetensors", DENSE, "in_features", [None, 7, "x"]),
     ("safetensors", POOLING, "word_embedding_dimension", [None, 7, "x"]),
     ("safetensors", DENSE, "activation_function", ["evil_module_that_is_not_imported.Identity"]),

@@ -1,6 +1,6 @@
-"""Links, and folders that are none.
+"""Links, and paths that should be folders but are not.
 
-Whoever made a folder may let its links lead anywhere that the reader may read; no error shows what they lead to.
+A link in a checkpoint may lead to any file that the reader can read, but no error may show that file's content.
 """
 
 import os
@@ -25,7 +25,7 @@ def cases():
 
 
 def link_as_the_hub_does(folder):
-    """Move every file out of the checkpoint and link to it, as huggingface_hub does."""
+    """Move every file out of the checkpoint and replace it with a link, as huggingface_hub does."""
     blobs = folder_around(folder) / "blobs"
     blobs.mkdir()
     for number, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):

@@ -1,6 +1,7 @@
-"""prepared.json, which makes a folder a prepared one.
+"""prepared.json, the manifest of a prepared folder.
 
-`prepare` writes to the cache under a name that the manifest's name and hash determine, so they must not lead out of it.
+`prepare` writes to a folder of the cache whose name comes from the manifest's name and hash, so these must not lead
+out of the cache.
 """
 
 import json
@@ -8,7 +9,7 @@ import json
 from . import damage
 from .case import MANIFEST, WEIGHTS, refused, shorten
 
-# Keys, and their wrong values. None is null.
+# Keys and their wrong values; None is written as null.
 WRONG_VALUES = [
     (
         "name",
@@ -25,7 +26,7 @@ WRONG_VALUES = [
     ("sizes", [None, 3, [], {}, {"../secret.txt": 1}, {WEIGHTS: [], "tokenizer.json": "x"}]),
 ]
 
-# Manifests in a folder that is otherwise a checkpoint, and what the error names.
+# Manifests in a folder that is otherwise a checkpoint, and what the error must name.
 WRONG_MANIFESTS = [
     ("", MANIFEST),
     ("[]", MANIFEST),
@@ -36,7 +37,7 @@ WRONG_MANIFESTS = [
     ("[" * 100_000, MANIFEST),
 ]
 
-# Weights, with their right size in the manifest.
+# Contents that are not weights; the manifest has the correct size of each.
 NO_WEIGHTS = [b"", b"\xff" * 100, b"PK"]
 
 

@@ -1,4 +1,4 @@
-"""modules.json: its paths must stay inside the checkpoint, and its types must be those of INSTRUCTOR."""
+"""modules.json: its paths must stay inside the checkpoint, and its types must be those of an INSTRUCTOR model."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from . import damage
 from .case import MODULES, accepted, refused, shorten
 from .damage import NESTED_LIST
 
-# A healthy module lies at the first four of these.
+# The first four of these paths lead to a healthy module.
 OUTSIDE = [
     "../other/2_Dense",
     "2_Dense/../../other/2_Dense",
@@ -23,7 +23,7 @@ NO_TYPES = [None, 3, [], "", "Transformer.", "os.system", "x" * 100_000, NESTED_
 ODD_PATHS = ["/", "//etc", "2_Dense\0", "2_Dense\n", "\ud800", "x" * 5000, "x/" * 3000]
 SAME_PATHS = ["./2_Dense", "2_Dense/", "2_Dense//", "./2_Dense/."]
 
-# Number of the module in the list, its type, and its wrong paths.
+# The module's position in the list, its type, and wrong paths for it.
 LISTED = [
     (0, "Transformer", [*OUTSIDE, *NO_PATHS]),
     (1, "Pooling", [*OUTSIDE, *NO_PATHS]),

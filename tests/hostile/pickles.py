@@ -1,4 +1,4 @@
-"""Pickles that would execute code, that hold no tensors, or that torch did not write."""
+"""Pickles that would execute code, that contain no tensors, or that torch did not write."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from .case import DENSE_PICKLE, PICKLE, accepted, folder_around, refused
 
 
 class Executes:
-    """Makes the canary if it is unpickled."""
+    """An object that creates the canary folder when it is unpickled."""
 
     def __init__(self, path, function=os.mkdir):
         self.call = (function, (str(folder_around(path) / "canary"),))
@@ -26,7 +26,7 @@ class Executes:
 
 
 class HasState:
-    """Fails if its state is unpickled."""
+    """An object that raises an error when its state is unpickled."""
 
     def __setstate__(self, state):
         raise AssertionError("the pickle's code was executed")
@@ -35,7 +35,7 @@ class HasState:
         return {"a": 1}
 
 
-# What is pickled, as functions of the file's path.
+# Functions that take the file's path and return what is pickled.
 CODE = {
     "as a value": lambda path: {"shared.weight": Executes(path)},
     "as a key": lambda path: {(1, Executes(path)): torch.ones(1)},
@@ -112,7 +112,7 @@ def write_empty_zip(path):
 
 
 def compress(path):
-    """Compress the records; if they were mapped, the compressed bytes would be taken for numbers."""
+    """Compress the records of the zip file; if they were mapped into memory, their bytes would be read as numbers."""
     with zipfile.ZipFile(path) as archive:
         records = {record.filename: archive.read(record) for record in archive.infolist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,11 +1,11 @@
-"""spiece.model, in a checkpoint without a tokenizer.json."""
+"""spiece.model in a checkpoint without a tokenizer.json."""
 
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
 from .case import CONFIG, PIECES, refused
 from .tokenizer_json import NO_CHARSMAPS
 
-# Keys of the trainer's settings, and their wrong values.
+# Settings of the trainer and their wrong values.
 WRONG_SETTINGS = [
     ("model_type", [2, 3, 4]),
     ("unk_id", [-1, 900, 10**6, 2**31 - 1]),
@@ -28,7 +28,7 @@ def cases():
 
 
 def edit(path, change, *arguments):
-    """Write the model anew after `change(model, *arguments)`."""
+    """Read the model, call `change(model, *arguments)` and write the model back."""
     model = protobuf.ModelProto()
     model.ParseFromString(path.read_bytes())
     change(model, *arguments)

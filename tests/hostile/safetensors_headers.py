@@ -1,4 +1,4 @@
-"""The header of a safetensors file, if it lies about the tensors behind it."""
+"""Headers of safetensors files that do not match the tensors after them."""
 
 import json
 import struct
@@ -9,7 +9,7 @@ EMBEDDING = "shared.weight"  # float32 of shape (1024, 32)
 
 LENGTHS = [0, 1, 2, 10**6, 10**8, 2**31, 2**32, 2**63, 2**64 - 1]
 
-# Headers that replace the right one.
+# Headers that replace the correct one.
 NO_HEADERS = {
     "is no JSON": b"{" * 100,
     "is nothing": b"",
@@ -18,7 +18,7 @@ NO_HEADERS = {
     "is no UTF-8": b'{"\xff": 1}',
 }
 
-# Functions of the right header's entries.
+# Functions that take the entries of the correct header and return what replaces them.
 WRONG_ENTRIES = {
     "is a list": list,
     "has metadata of numbers": lambda entries: {**entries, "__metadata__": {"a": 1}},
@@ -27,7 +27,7 @@ WRONG_ENTRIES = {
     "has empty entries": lambda entries: {name: {} for name in entries},
 }
 
-# Changes of the embedding's entry.
+# Changes to the entry of the embedding.
 WRONG_ENTRY = {
     "a negative shape": {"shape": [-1024, -32]},
     "a huge shape": {"shape": [2**62, 2**62]},
@@ -58,7 +58,7 @@ def cases():
 
 
 def read(path):
-    """The entries of the header, and the bytes of the tensors."""
+    """Return the entries of the header and the bytes of the tensors."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), content[8 + length :]
@@ -88,17 +88,17 @@ def change_entry(path, changes):
 
 
 def store_4_bits(path):
-    """Store the embedding in 4 bits a number, with offsets that fit."""
+    """Store the embedding with 4 bits per number and matching offsets."""
     entries, tensors = read(path)
     entries.pop("__metadata__", None)
-    changed, content = {}, b""
+    new_entries, content = {}, b""
     for name, entry in entries.items():
-        one = tensors[slice(*entry["data_offsets"])]
+        content_of_entry = tensors[slice(*entry["data_offsets"])]
         if name == EMBEDDING:
-            entry, one = {**entry, "dtype": "F4"}, bytes(1024 * 32 // 2)
-        changed[name] = {**entry, "data_offsets": [len(content), len(content) + len(one)]}
-        content += one
-    write(path, json.dumps(changed).encode(), content)
+            entry, content_of_entry = {**entry, "dtype": "F4"}, bytes(1024 * 32 // 2)
+        new_entries[name] = {**entry, "data_offsets": [len(content), len(content) + len(content_of_entry)]}
+        content += content_of_entry
+    write(path, json.dumps(new_entries).encode(), content)
 
 
 def append(path):

@@ -8,7 +8,7 @@ from . import damage
 from .case import INDEX, PICKLE, accepted, refused, shorten
 from .damage import NESTED_LIST
 
-# Names of files for the embedding.
+# Wrong names for the file that contains the embedding.
 NO_SHARDS = [
     "../other/model.safetensors",
     "./../other/model.safetensors",
@@ -55,8 +55,8 @@ def name_a_folder(path):
 
 def swap_shards(path):
     weight_map = read_map(path)
-    one, other = sorted({*weight_map.values()})
-    swapped = {name: other if shard == one else one for name, shard in weight_map.items()}
+    first, second = sorted({*weight_map.values()})
+    swapped = {name: second if shard == first else first for name, shard in weight_map.items()}
     write_json(path, {"weight_map": swapped})
 
 

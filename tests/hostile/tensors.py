@@ -1,4 +1,4 @@
-"""Tensors of the wrong shape, of the wrong dtype, or in a form that only a pickle can hold."""
+"""Tensors with a wrong shape, a wrong dtype, or a form that only a pickle can represent."""
 
 import torch
 from checkpoints import edit_json, read_bin
@@ -11,7 +11,7 @@ EMBEDDING = "shared.weight"
 
 
 def with_number(tensor, number):
-    """A copy with another last number."""
+    """Return a copy of the tensor whose last number is replaced."""
     tensor = tensor.clone()
     tensor.view(-1)[-1] = number
     return tensor
@@ -107,7 +107,7 @@ def repeat_one_number(path):
 
 
 def share_storage(path):
-    """Safetensors itself cannot write such tensors."""
+    """Write all tensors as views of one storage, which safetensors itself cannot do."""
     tensors = read_bin(path.parent)
     flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
     views = flat.split([tensor.numel() for tensor in tensors.values()])

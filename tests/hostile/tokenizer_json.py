@@ -15,11 +15,11 @@ VOCAB = STORED["model"]["vocab"]
 IDS = {piece: number for number, (piece, _) in enumerate(VOCAB)}
 ADDED = STORED["added_tokens"]
 
-# The first two pass the checks of tokenizers itself, which panics when it uses them.
+# The tokenizers library accepts the first two when it loads them, but panics when it uses them.
 NO_CHARSMAPS = [bytes(64), struct.pack("<I", 0) + b"abc", b"\xff" * 64, struct.pack("<I", 2**31) + bytes(64), b"abc"]
 NO_CHARSMAPS += [struct.pack("<I", 1024) + bytes(i * i * 31 >> 3 & 127 for i in range(1024)) + b"a\0b\0"]
 
-# Keys of the file, and their wrong values. None is null.
+# Keys of the file and their wrong values; None is written as null.
 WRONG_KEYS = [
     ("model", [None, True, 3, "Unigram", [], {}, NESTED_LIST]),
     ("added_tokens", [True, 3, "x", {}, [1], ["</s>"], [{}], [{"id": "x"}], NESTED_LIST]),
@@ -50,7 +50,7 @@ WRONG_ADDED_TOKENS = {
 CHARSMAPS = [None, True, 3, [], {}, "", "%", "é", *(b64encode(content).decode() for content in NO_CHARSMAPS)]
 WRONG_SEQUENCES = [True, 3, {"a": 1}, "x", [{"type": "Precompiled", "precompiled_charsmap": "%"}]]
 
-# These parts are replaced by T5's own.
+# T5's own parts replace these.
 REPLACED = ["pre_tokenizer", "post_processor", "decoder"]
 
 MORE_TOKENS = [{**ADDED[0], "id": 1000 + i, "content": f"<more_{i}>"} for i in range(100)]

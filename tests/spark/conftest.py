@@ -1,4 +1,4 @@
-"""One Spark session for all tests here, of the kind that `--session` names."""
+"""The Spark session that all tests in this folder share; the option `--session` names its kind."""
 
 import pytest
 from session_kinds import SessionKind
@@ -11,7 +11,7 @@ def session_kind(request):
 
 @pytest.fixture(scope="session")
 def master(session_kind, own_spark_settings, tmp_path_factory):
-    """The master's address, for Spark's builder."""
+    """Yield the address of the master, for Spark's builder; start a standalone cluster if the kind needs one."""
     if session_kind.master is not None:
         yield session_kind.master
     else:

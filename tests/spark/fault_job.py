@@ -1,9 +1,9 @@
-"""A job that something befalls; test_faults.py runs it, kills what it kills, and reads what is left.
+"""A Spark job for test_faults.py, which runs it, kills its processes and checks the output.
 
 Usage: fault_job.py KIND MASTER CHECKPOINT FOLDER
 
-The texts are in FOLDER/texts and go to FOLDER/embedded, by KIND: "write", "stream" (one file a batch, with a
-checkpoint) or "update" (embed_changes); "save" saves the stage in FOLDER/saved.
+The job embeds the texts in FOLDER/texts into FOLDER/embedded. KIND says how: "write" in one batch job, "stream" as a
+stream with a checkpoint and one file per batch, "update" with embed_changes. "save" saves the stage in FOLDER/saved.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/, run as it stands: a page's blocks in their order, in one folder."""
+"""Run every code block of README.md and docs/ unchanged: the blocks of a page in order, in one folder per page."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from processes import changed_environment, run_python
 
 from spark_instructor.models.registry import checkpoint_folder
 
-pytestmark = pytest.mark.one_kind  # the pages start sessions of their own
+pytestmark = pytest.mark.one_kind  # the pages start their own sessions
 
 PACKAGED = checkpoint_folder("instructor_tiny")
 
-# One process for all pages, as each would start a Spark of its own; names are a page's own.
+# One process runs all pages, because otherwise each page would start Spark. Each page has its own namespace.
 RUNNER = """
 import json, os, sys
 for page, blocks in json.load(open("blocks.json")).items():
@@ -31,7 +31,7 @@ for page, blocks in json.load(open("blocks.json")).items():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder for each page, with the passages; the packaged model stands in for the hub's."""
+    """Create a folder for each page with the example passages; the packaged model replaces the hub's models."""
     for name in PAGES:
         for parent in ("hkunlp", "path/to"):
             (tmp_path / name / parent).mkdir(parents=True)
@@ -46,9 +46,9 @@ def test_python_blocks(folder):
     text = json.dumps(blocks).replace("instructor_base", "instructor_tiny")
     (folder / "blocks.json").write_text(text, "utf-8")
     (folder / "runner.py").write_text(RUNNER, "utf-8")
-    printed = run_python("runner.py", cwd=folder)
-    assert "What is inflation? 384" in printed
-    assert "WriteCounts(written=288, nulls=0, invalid=0)" in printed
+    output = run_python("runner.py", cwd=folder)
+    assert "What is inflation? 384" in output
+    assert "WriteCounts(written=288, nulls=0, invalid=0)" in output
     assert list(folder.glob("README/embedded.parquet/*.parquet"))
     assert (folder / "README/pipeline_with_model/stages").is_dir()
 
@@ -59,6 +59,6 @@ def test_shell_blocks(folder):
         script = "".join(code for _, code in list_blocks(page, "sh"))
         environment = changed_environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         command = ["bash", "-euxo", "pipefail", "-c", script]
-        ran = subprocess.run(command, cwd=folder / name, env=environment, capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stderr
+        process = subprocess.run(command, cwd=folder / name, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
     assert list(folder.glob("docs-command-line/embedded-bf16.parquet/*.parquet"))

@@ -1,4 +1,4 @@
-"""Faults with real processes and real kills: what ends, ends right; what fails, says why; no row is lost or doubled."""
+"""Faults in real processes: a job either succeeds or fails with a clear error, and loses or duplicates no row."""
 
 import json
 import os
@@ -22,10 +22,10 @@ from vectors import TOLERANCE, assert_embedded
 from spark_instructor import InstructorEmbeddings
 from spark_instructor.models.prepared import WEIGHTS
 
-pytestmark = pytest.mark.one_kind  # most have sessions of their own
+pytestmark = pytest.mark.one_kind  # most tests start their own sessions
 
 JOB = Path(__file__).parent / "fault_job.py"
-# What Spark says depends on whether the worker had anything left to read.
+# Spark's message depends on whether the worker still had input to read.
 WORKER_IS_GONE = re.compile("Python worker exited unexpectedly|EOFException|Connection reset")
 ROWS = 400
 WORDS = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "on", "by", "an"]
@@ -33,7 +33,7 @@ WORDS = ["the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was",
 
 @pytest.fixture(scope="module")
 def texts():
-    """Texts by id: long ones, so that a batch takes a while; every tenth is null."""
+    """Return texts by id; they are long, so that a batch takes a while, and every tenth is null."""
     random = np.random.default_rng(0)
     return {i: None if i % 10 == 0 else " ".join(random.choice(WORDS, 600)) for i in range(ROWS)}
 
@@ -48,15 +48,15 @@ def folder(tmp_path, texts):
 
 
 def assert_whole(folder, texts, model):
-    """Every row once, with its own vector."""
+    """Assert that the output contains every row once, with its own vector."""
     rows = ds.dataset(folder / "embedded", partitioning="hive").to_table().sort_by("id").to_pylist()
     assert [(row["id"], row["text"]) for row in rows] == list(texts.items())
     assert_embedded(model, "", texts.values(), [row["vector"] for row in rows])
 
 
 @contextmanager
-def started(kind, master, checkpoint, folder):
-    """The job as a process of its own, and of all that it starts nothing is left."""
+def start_job(kind, master, checkpoint, folder):
+    """Run the job in a separate process, and kill it with all its child processes when the block ends."""
     environment = changed_environment(SPARK_WORKER_DIR=folder / "work", SPARK_LOCAL_DIRS=folder / "local")
     with (folder / "job.log").open("ab") as log:
         command = [sys.executable, JOB, kind, master, checkpoint, folder]
@@ -70,11 +70,11 @@ def started(kind, master, checkpoint, folder):
 
 
 def kill_all(job):
-    """Kill a driver with all that it started, as a machine that goes down does."""
-    with_children = [*job.children(recursive=True), job] if job.is_running() else []
-    for one in with_children:
-        kill(one)
-    psutil.wait_procs(with_children, timeout=30)
+    """Kill a process and all its descendants at once, as if their machine went down."""
+    processes = [*job.children(recursive=True), job] if job.is_running() else []
+    for process in processes:
+        kill(process)
+    psutil.wait_procs(processes, timeout=30)
 
 
 def kill(process):
@@ -82,11 +82,11 @@ def kill(process):
         process.send_signal(signal.SIGKILL)
 
 
-def wait_for(found, job, folder, seconds=240):
-    """What `found` finds at last, while the job runs."""
+def wait_for(find, job, folder, seconds=240):
+    """Call `find` until it returns something true, and return that; fail if the job ends first."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        result = found()
+        result = find()
         if result:
             return result
         assert job.is_running() and job.status() != psutil.STATUS_ZOMBIE, log_of(folder)
@@ -99,20 +99,20 @@ def log_of(folder):
 
 
 def embedding_workers(job):
-    """The Python workers that have the model mapped, so are at work on a batch."""
+    """Return the job's Python workers that have mapped the model, which means that they are embedding a batch."""
 
     def maps_model(process):
         try:
             return "python" in process.name() and WEIGHTS in Path(f"/proc/{process.pid}/maps").read_text()
-        except (OSError, psutil.Error):  # it is gone
+        except (OSError, psutil.Error):  # the process has ended
             return False
 
-    return [one for one in job.children(recursive=True) if maps_model(one)]
+    return [child for child in job.children(recursive=True) if maps_model(child)]
 
 
 def test_a_python_worker_is_killed(folder, tiny, texts, tiny_model):
-    """Spark runs its task again."""
-    with started("write", "local[2,4]", tiny, folder) as job:
+    """Spark runs the worker's task again."""
+    with start_job("write", "local[2,4]", tiny, folder) as job:
         kill(wait_for(lambda: embedding_workers(job), job, folder)[0])
         job.wait(timeout=240)
     assert "done" in log_of(folder), log_of(folder)
@@ -122,8 +122,8 @@ def test_a_python_worker_is_killed(folder, tiny, texts, tiny_model):
 
 @pytest.mark.exhaustive
 def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
-    """The job fails with it, and what was written is not taken for whole."""
-    with started("write", "local[2,1]", tiny, folder) as job:
+    """If no task may be retried, the job fails, and its output is not marked as complete."""
+    with start_job("write", "local[2,1]", tiny, folder) as job:
         kill(wait_for(lambda: embedding_workers(job), job, folder)[0])
         job.wait(timeout=240)
     assert "done" not in log_of(folder)
@@ -133,9 +133,9 @@ def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
 
 @pytest.mark.exhaustive
 def test_an_executor_is_killed(folder, tiny, texts, tiny_model):
-    with started("write", "local-cluster[2,1,1024]", tiny, folder) as job:
+    with start_job("write", "local-cluster[2,1,1024]", tiny, folder) as job:
         worker = wait_for(lambda: embedding_workers(job), job, folder)[0]
-        executor = next(one for one in worker.parents() if "java" in one.name())
+        executor = next(parent for parent in worker.parents() if "java" in parent.name())
         assert "CoarseGrainedExecutorBackend" in " ".join(executor.cmdline())
         kill_all(executor)
         job.wait(timeout=240)
@@ -145,13 +145,13 @@ def test_an_executor_is_killed(folder, tiny, texts, tiny_model):
 
 @pytest.mark.exhaustive
 def test_a_stream_is_killed_and_started_again(folder, tiny, texts, tiny_model):
-    """Every row once, though the file sink held some rows of the killed run."""
-    with started("stream", "local[2]", tiny, folder) as job:
+    """The output contains every row once, even though the killed run had already written some rows."""
+    with start_job("stream", "local[2]", tiny, folder) as job:
         wait_for(lambda: len([*folder.glob("checkpoint/commits/[0-9]*")]) >= 2, job, folder)
         wait_for(lambda: embedding_workers(job), job, folder)
         kill_all(job)
     assert "done" not in log_of(folder)
-    with started("stream", "local[2]", tiny, folder) as job:
+    with start_job("stream", "local[2]", tiny, folder) as job:
         job.wait(timeout=240)
     assert "done" in log_of(folder), log_of(folder)
     of_sink = [json.loads(line)["path"] for line in sink_log(folder)]
@@ -165,19 +165,19 @@ def test_a_stream_is_killed_and_started_again(folder, tiny, texts, tiny_model):
 
 
 def sink_log(folder):
-    """What the file sink has committed, which is what Spark reads of its folder."""
+    """Read the file sink's log of committed files; Spark reads only these files from the folder."""
     logs = sorted((folder / "embedded" / "_spark_metadata").glob("[0-9]*"), key=lambda path: int(path.name))
     return [line for path in logs for line in path.read_text().splitlines()[1:]]
 
 
 @pytest.mark.exhaustive
 def test_an_update_is_killed_and_started_again(folder, tiny, texts, tiny_model):
-    """The second run embeds what the first did not finish, and no more."""
-    with started("update", "local[2]", tiny, folder) as job:
+    """The second run embeds only the rows that the first run did not finish."""
+    with start_job("update", "local[2]", tiny, folder) as job:
         wait_for(lambda: len([*folder.glob("embedded/part=*/*.parquet")]) >= 2, job, folder)
         kill_all(job)
     assert "done" not in log_of(folder)
-    with started("update", "local[2]", tiny, folder) as job:
+    with start_job("update", "local[2]", tiny, folder) as job:
         job.wait(timeout=240)
     changes = json.loads((folder / "changes.json").read_text())
     assert changes["unchanged"] > 0 and changes["new"] > 0
@@ -187,21 +187,21 @@ def test_an_update_is_killed_and_started_again(folder, tiny, texts, tiny_model):
 
 @pytest.mark.exhaustive
 def test_a_driver_is_killed_while_it_saves(spark, folder, tiny, tmp_path):
-    """What it left says that it is incomplete, and is saved over."""
-    with started("save", "local[1]", tiny, folder) as job:
+    """Loading the partial save reports that it is incomplete, and a new save can overwrite it."""
+    with start_job("save", "local[1]", tiny, folder) as job:
         wait_for((folder / "saved" / "metadata" / "_SUCCESS").exists, job, folder)
         kill_all(job)
-    half = str(folder / "saved")
-    with pytest.raises(ValueError, match=f"{half} is incomplete.*Save the stage again"):
-        InstructorEmbeddings.load(half)
+    path = str(folder / "saved")
+    with pytest.raises(ValueError, match=f"{path} is incomplete.*Save the stage again"):
+        InstructorEmbeddings.load(path)
     stage = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector")
-    stage.write().overwrite().save(half)
-    assert InstructorEmbeddings.load(half).getDimension() == 64
+    stage.write().overwrite().save(path)
+    assert InstructorEmbeddings.load(path).getDimension() == 64
 
 
 @pytest.fixture
 def busy_for_seconds(spark, tiny, texts):
-    """All texts in one batch of one task, and a Spark that takes a worker for idle that says nothing for a second."""
+    """Embed all texts in one batch of one task, while Spark considers a worker idle if it is silent for a second."""
     one_partition = spark.createDataFrame(list(texts.items()), "id int, text string").coalesce(1)
     stage = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector", batchSize=1)
     spark.conf.set("spark.sql.execution.pyspark.udf.idleTimeoutSeconds", "1")
@@ -216,7 +216,7 @@ def test_a_worker_is_busy_for_longer_than_it_may_idle(busy_for_seconds, texts, t
 
 
 @pytest.mark.exhaustive
-@pytest.mark.skipif(pyspark.__version__ < "4.1", reason="Spark kills no worker for that before 4.1")
+@pytest.mark.skipif(pyspark.__version__ < "4.1", reason="Spark before 4.1 does not kill idle workers")
 def test_a_busy_worker_is_killed_as_idle(spark, busy_for_seconds):
     spark.conf.set("spark.sql.execution.pyspark.udf.killOnIdleTimeout", "true")
     try:
@@ -228,33 +228,33 @@ def test_a_busy_worker_is_killed_as_idle(spark, busy_for_seconds):
 
 @pytest.mark.soak
 def test_a_worker_that_idled_too_long(spark, tiny, texts, tiny_model):
-    """Spark ends a Python worker that has had no task for a minute; the next one starts and loads anew."""
+    """Spark stops a Python worker that has had no task for a minute; the next worker loads the model again."""
     frame = spark.createDataFrame(list(texts.items())[:20], "id int, text string").coalesce(1)
     embedded = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector").transform(frame)
-    of_jobs = []
+    pids_of_jobs = []
     for seconds in (0, 75):
         time.sleep(seconds)
         rows = sorted(embedded.collect())
         assert_embedded(tiny_model, "", [row.text for row in rows], [row.vector for row in rows])
-        of_jobs.append({one.pid for one in embedding_workers(psutil.Process())})
-    assert len(of_jobs[0]) == 1 and not of_jobs[0] & of_jobs[1]
+        pids_of_jobs.append({worker.pid for worker in embedding_workers(psutil.Process())})
+    assert len(pids_of_jobs[0]) == 1 and not pids_of_jobs[0] & pids_of_jobs[1]
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut short", "gone"])
 def test_a_prepared_folder_is_damaged_between_jobs(spark, tmp_path, damage):
-    """No job runs with it: it says what to do, and after that all is well. Copies on executors: see test_host.py."""
+    """No job runs with a damaged folder; jobs run again once it is repaired. test_host_cache.py tests host copies."""
     folder = copy_tiny(tmp_path / "model")
     stage = InstructorEmbeddings(model=str(folder), inputCols="text", outputCol="vector")
-    # One task: where a job fails, Spark 3.5 may hand the closed worker of a killed task to the next job.
+    # Use only one task: if a job fails, Spark 3.5 may give the closed worker of a killed task to the next job.
     embedded = stage.transform(spark.createDataFrame([("a text",)], "text string").coalesce(1))
     before = embedded.collect()[0].vector
     weights = stage.prepare_model().path / WEIGHTS
     content = weights.read_bytes()
-    damaged = {"altered": content[:-1] + bytes([content[-1] ^ 1]), "cut short": content[:-9], "gone": None}[damage]
-    if damaged is None:
+    new_content = {"altered": content[:-1] + bytes([content[-1] ^ 1]), "cut short": content[:-9], "gone": None}[damage]
+    if new_content is None:
         weights.unlink()
     else:
-        weights.write_bytes(damaged)
+        weights.write_bytes(new_content)
     says = {"altered": "was changed after it was prepared", "cut short": "bytes, expected", "gone": "lacks"}[damage]
     with pytest.raises(Exception, match=says):
         embedded.collect()

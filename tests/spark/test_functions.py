@@ -1,4 +1,4 @@
-"""instructor_embed as a column function and in SQL, and cosine similarity with and without Spark's own."""
+"""instructor_embed as a column function and in SQL, and cosine_similarity with and without Spark's own function."""
 
 import math
 
@@ -21,24 +21,24 @@ def texts(spark):
 
 
 @pytest.fixture(scope="module")
-def wanted(texts, tiny):
-    """For each text the vectors of the annotator, under one instruction and under its own."""
+def expected(texts, tiny):
+    """Return the annotator's vectors by text: one for a fixed instruction, and one for the row's own instruction."""
     stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("text")
-    one = stage.copy().setInstruction("Represent it: ").setOutputCol("v").transform(texts)
-    both = stage.copy().setInstructionCol("instruction").setOutputCol("w").transform(one)
-    return {row.text: (row.v, row.w) for row in both.collect()}
+    embedded = stage.copy().setInstruction("Represent it: ").setOutputCol("v").transform(texts)
+    embedded = stage.copy().setInstructionCol("instruction").setOutputCol("w").transform(embedded)
+    return {row.text: (row.v, row.w) for row in embedded.collect()}
 
 
-def assert_same(rows, wanted):
-    assert len(rows) == len(wanted)
+def assert_same(rows, expected):
+    assert len(rows) == len(expected)
     for row in rows:
-        for found, vector in zip((row.v, row.w), wanted[row.text], strict=True):
-            assert (found is None) == (vector is None)
-            if found is not None:
-                np.testing.assert_allclose(found, vector, atol=TOLERANCE, rtol=0)
+        for actual, vector in zip((row.v, row.w), expected[row.text], strict=True):
+            assert (actual is None) == (vector is None)
+            if actual is not None:
+                np.testing.assert_allclose(actual, vector, atol=TOLERANCE, rtol=0)
 
 
-def test_column_function(texts, tiny, wanted):
+def test_column_function(texts, tiny, expected):
     model = str(tiny)
     embedded = texts.select(
         "text",
@@ -46,13 +46,13 @@ def test_column_function(texts, tiny, wanted):
         instructor_embed(F.col("text"), F.col("instruction"), model).alias("w"),
     )
     assert embedded.schema["v"].dataType.simpleString() == "array<float>"
-    assert_same(embedded.collect(), wanted)
+    assert_same(embedded.collect(), expected)
 
 
-def test_sql(spark, texts, tiny, wanted):
+def test_sql(spark, texts, tiny, expected):
     register_instructor_embed(spark, "embed_text", instruction="Represent it: ", model=str(tiny))
     embedded = spark.sql("SELECT text, embed_text(text) AS v, embed_text(text, instruction) AS w FROM texts")
-    assert_same(embedded.collect(), wanted)
+    assert_same(embedded.collect(), expected)
     with pytest.raises(Exception, match="expected a text and perhaps an instruction, got 3 arguments"):
         spark.sql("SELECT embed_text(text, text, text) FROM texts").collect()
 
@@ -90,8 +90,8 @@ def test_cosine_similarity(spark, monkeypatch, own):
     df = spark.createDataFrame([*pairs, (None, [1.0, 1.0])], "a array<float>, b array<float>").coalesce(1)
     similarity = df.select(cosine_similarity("a", F.col("b")).alias("s"))
     assert similarity.schema["s"].dataType.simpleString() == "float"
-    found = [row.s for row in similarity.collect()]
-    assert found[:3] == pytest.approx([1, 0, -math.sqrt(0.5)], abs=1e-6)
-    assert found[3:] == [None, None]
+    cosines = [row.s for row in similarity.collect()]
+    assert cosines[:3] == pytest.approx([1, 0, -math.sqrt(0.5)], abs=1e-6)
+    assert cosines[3:] == [None, None]
     with pytest.raises(Exception, match=r"(?i)dimension|width"):
         df.select(cosine_similarity("a", F.array(F.lit(1.0).cast("float")))).collect()

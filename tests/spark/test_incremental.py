@@ -1,4 +1,4 @@
-"""What is embedded, what is left alone, and what the target then holds."""
+"""embed_changes and rows_to_embed: which rows are embedded or left alone, and what the target then contains."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from spark_instructor.incremental import FINGERPRINT, PART, Changes, _count_chan
 
 INSTRUCTION = "Represent: "
 PARTS = 2
-ROWS = 8  # enough for each part to have some; a row is a task
+ROWS = 8  # enough that each part has some rows
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def target(tmp_path):
 
 @pytest.fixture
 def update(spark, stage, target):
-    """Embed texts by id into the target, with a changed stage perhaps."""
+    """Return a function that embeds texts by id into the target, optionally with other Params of the stage."""
 
     def run(texts, **changes):
         source = spark.createDataFrame(list(texts.items()), "id int, text string")
@@ -78,12 +78,12 @@ def test_changed_texts_take_the_place_of_the_old(spark, update, target, tiny_mod
     assert update({**texts_of(range(2, ROWS + 2)), **changed}) == Changes(new=2, changed=3, unchanged=3, absent=2)
     assert_target(spark, target, tiny_model, {**texts_of(range(ROWS + 2)), **changed})
     after = {row.id: row.vector for row in spark.read.parquet(target).collect()}
-    assert all(after[i] == before[i] for i in texts if i not in changed)  # moved, not embedded again
+    assert all(after[i] == before[i] for i in texts if i not in changed)  # copied, not embedded again
 
 
 @pytest.mark.one_kind
 def test_settings(update):
-    """One after the other: those that decide the vectors, and those that do not."""
+    """Rows are embedded again after a change to a setting that affects the vectors, but not to any other setting."""
     texts, settings = texts_of(range(3)), {}
     update(texts)
     for changes in ({"instruction": "Another: "}, {"precision": "bfloat16"}, {"maxSentenceLength": 12}):
@@ -108,10 +108,10 @@ def test_another_model(spark, update, target, tmp_path):
 @pytest.mark.one_kind
 def test_an_instruction_for_each_row(spark, stage, target):
     stage = stage.setInstructionCol("why")
-    asked = spark.createDataFrame([(1, "text", "a: "), (2, "text", "b: ")], "id int, text string, why string")
-    assert embed_changes(asked, target, "id", stage) == Changes(new=2)
-    asked = asked.withColumn("why", F.when(F.col("id") == 1, "c: ").otherwise(F.col("why")))
-    assert embed_changes(asked, target, "id", stage) == Changes(changed=1, unchanged=1)
+    source = spark.createDataFrame([(1, "text", "a: "), (2, "text", "b: ")], "id int, text string, why string")
+    assert embed_changes(source, target, "id", stage) == Changes(new=2)
+    source = source.withColumn("why", F.when(F.col("id") == 1, "c: ").otherwise(F.col("why")))
+    assert embed_changes(source, target, "id", stage) == Changes(changed=1, unchanged=1)
 
 
 @pytest.mark.one_kind
@@ -130,24 +130,24 @@ def test_keys_of_several_columns_with_dots_and_spaces(spark, stage, target):
     assert embed_changes(source, target, keys, stage) == Changes(new=3)
     changed = source.withColumn("text", F.when(F.col("page no") == 2, "deux").otherwise(F.col("text")))
     assert embed_changes(changed, target, keys, stage) == Changes(changed=1, unchanged=2)
-    found = spark.read.parquet(target).select("`doc.id`", "`page no`", "text").collect()
-    assert sorted(map(tuple, found)) == [("a", 1, "one"), ("a", 2, "deux"), ("b", 1, "three")]
+    stored_rows = spark.read.parquet(target).select("`doc.id`", "`page no`", "text").collect()
+    assert sorted(map(tuple, stored_rows)) == [("a", 1, "one"), ("a", 2, "deux"), ("b", 1, "three")]
 
 
 @pytest.mark.one_kind
 def test_a_first_run_that_wrote_nothing(update, target, tmp_path):
-    """What a kill leaves before any part was written."""
+    """The target is in the state that a killed run leaves if it has not written any part yet."""
     (tmp_path / "target" / "_temporary" / "0").mkdir(parents=True)
     assert update(texts_of(range(3))) == Changes(new=3)
 
 
 @pytest.mark.one_kind
 def test_what_a_killed_job_had_not_committed(spark, update, target, tiny_model, tmp_path):
-    """Its finished tasks lie where Hadoop's committer would take them for the next job's."""
+    """A killed job leaves the files of its finished tasks where Hadoop's committer could add them to the next job."""
     update(texts_of(range(4)))
-    half = tmp_path / "target" / "_temporary" / "0" / "task_202601010000000000000000000000000_0001_m_000000"
+    task_folder = tmp_path / "target" / "_temporary" / "0" / "task_202601010000000000000000000000000_0001_m_000000"
     for path in [*(tmp_path / "target").glob("part=*/*.parquet")]:
-        copy = half / path.parent.name / f"killed-{path.name}"
+        copy = task_folder / path.parent.name / f"killed-{path.name}"
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     assert update(texts_of(range(ROWS))) == Changes(new=ROWS - 4, unchanged=4)
@@ -184,14 +184,14 @@ def test_parts_that_are_not_inferred(spark, update, target, tiny_model):
 
 @pytest.mark.one_kind
 def test_a_source_that_moves(spark, stage, target, tiny_model, tmp_path, monkeypatch):
-    """A row that changes between two reads is not doubled, and the next call replaces it."""
+    """A row that changes between two reads of the source appears once, and the next call replaces it."""
 
     def source_of(texts):
         rows = [json.dumps({"id": i, "text": text}) for i, text in texts.items()]
         (tmp_path / "source.json").write_text("\n".join(rows))
         return spark.read.schema("id int, text string").json(str(tmp_path / "source.json"))
 
-    def counted_and_moved(*args):
+    def count_and_move(*args):
         counts = _count_changes(*args)
         source_of({1: "moved", 2: "texts"})
         return counts
@@ -199,14 +199,14 @@ def test_a_source_that_moves(spark, stage, target, tiny_model, tmp_path, monkeyp
     embed_changes(source_of({1: "a row"}), target, "id", stage, parts=1)
     source = source_of({1: "a row", 2: "texts"})
     with monkeypatch.context() as patched:
-        patched.setattr("spark_instructor.incremental._count_changes", counted_and_moved)
+        patched.setattr("spark_instructor.incremental._count_changes", count_and_move)
         assert embed_changes(source, target, "id", stage) == Changes(new=1, unchanged=1)
     assert_target(spark, target, tiny_model, {1: "a row", 2: "texts"})
     assert embed_changes(source, target, "id", stage) == Changes(changed=1, unchanged=1)
     assert_target(spark, target, tiny_model, {1: "moved", 2: "texts"})
 
 
-def refused(source, target, stage, message, key="id", **parts):
+def assert_refused(source, target, stage, message, key="id", **parts):
     with pytest.raises(ValueError, match=message):
         embed_changes(source, target, key, stage, **parts)
 
@@ -215,33 +215,37 @@ def refused(source, target, stage, message, key="id", **parts):
 @pytest.mark.parametrize("ids", [[1, 2, 2], [1, 2, None]], ids=["twice", "null"])
 def test_keys_that_tell_no_row_apart(spark, stage, target, ids):
     source = spark.createDataFrame([(i, "text") for i in ids], "id int, text string")
-    refused(source, target, stage, "3 rows, but 2 distinct and non-null values of the key id")
+    assert_refused(source, target, stage, "3 rows, but 2 distinct and non-null values of the key id")
 
 
 @pytest.mark.one_kind
 def test_bad_input(spark, stage, target):
     source = spark.createDataFrame([(1, "a", "b")], "id int, text string, other string")
-    refused(source, target, stage, "there is no column 'nr'", key="nr")
-    refused(source, target, stage, "key is empty, expected the name of a column", key=[])
-    refused(source, target, stage, "parts is 0, expected at least 1", parts=0)
-    refused(source, target, stage.copy().setInputCols("txt"), "there is no column 'txt'")
-    refused(source.withColumn(PART, F.lit(1)), target, stage, "'part' exists already")
-    both = InstructorEmbeddings(model=stage.getModel(), inputCols=["text", "other"], outputCols=["v", "w"])
-    refused(
+    assert_refused(source, target, stage, "there is no column 'nr'", key="nr")
+    assert_refused(source, target, stage, "key is empty, expected the name of a column", key=[])
+    assert_refused(source, target, stage, "parts is 0, expected at least 1", parts=0)
+    assert_refused(source, target, stage.copy().setInputCols("txt"), "there is no column 'txt'")
+    assert_refused(source.withColumn(PART, F.lit(1)), target, stage, "'part' exists already")
+    two_columns = InstructorEmbeddings(model=stage.getModel(), inputCols=["text", "other"], outputCols=["v", "w"])
+    assert_refused(
         source,
         target,
-        both,
+        two_columns,
         r"one column can be embedded at a time, but the stage has the inputCols \['text', 'other'\]",
     )
     documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(source)
-    refused(documents, target, stage.copy().setInputCols("documents"), "'documents' is array of annotations, expected")
+    assert_refused(
+        documents, target, stage.copy().setInputCols("documents"), "'documents' is array of annotations, expected"
+    )
 
 
 @pytest.mark.one_kind
 def test_targets_of_others(spark, stage, target):
     source = spark.createDataFrame([(1, "a")], "id int, text string")
     source.write.parquet(target)
-    refused(source, target, stage, "was not written by embed_changes: it has no columns 'fingerprint' and 'part'")
+    assert_refused(
+        source, target, stage, "was not written by embed_changes: it has no columns 'fingerprint' and 'part'"
+    )
 
 
 @pytest.mark.one_kind
@@ -250,17 +254,17 @@ def test_targets_that_others_wrote_to(spark, stage, target):
     embed_changes(source, target, "id", stage, parts=1)
     rows = spark.read.parquet(target)
     rows.drop(PART).write.mode("append").parquet(f"{target}/{PART}=0")
-    refused(source, target, stage, "target has 2 rows, but 1 distinct and non-null values of the key id")
+    assert_refused(source, target, stage, "target has 2 rows, but 1 distinct and non-null values of the key id")
     rows.withColumn(FINGERPRINT, F.upper(FINGERPRINT)).write.partitionBy(PART).parquet(f"{target}-2")
-    refused(source, f"{target}-2", stage, "lost the metadata of its column 'fingerprint'")
+    assert_refused(source, f"{target}-2", stage, "lost the metadata of its column 'fingerprint'")
 
 
 @pytest.mark.one_kind
 def test_other_columns(spark, stage, target):
     source = spark.createDataFrame([(1, "a")], "id int, text string")
     embed_changes(source, target, "id", stage)
-    refused(source.withColumn("n", F.lit(1)), target, stage, "these differ: n. Select")
-    refused(source, target, stage.copy().setOutputCol("v"), "these differ: v, vector. Select")
+    assert_refused(source.withColumn("n", F.lit(1)), target, stage, "these differ: n. Select")
+    assert_refused(source, target, stage.copy().setOutputCol("v"), "these differ: v, vector. Select")
 
 
 @pytest.mark.one_kind
@@ -272,18 +276,18 @@ def test_the_target_says_what_made_it(spark, update, target):
 
 
 def test_rows_to_embed(spark, stage, tiny_model, tmp_path):
-    """For a table that another writes, in one column more than the source's and in any order."""
+    """The caller may write the table itself, in any column order and without the text column."""
     texts = {1: "one", 2: None, 3: "three"}
     source = spark.createDataFrame(list(texts.items()), "id int, text string")
-    everything = rows_to_embed(source, None, "id", stage)
-    assert everything.columns == ["id", "text", FINGERPRINT]
-    stage.transform(everything).select("vector", FINGERPRINT, "id").write.parquet(str(tmp_path / "table"))
+    all_rows = rows_to_embed(source, None, "id", stage)
+    assert all_rows.columns == ["id", "text", FINGERPRINT]
+    stage.transform(all_rows).select("vector", FINGERPRINT, "id").write.parquet(str(tmp_path / "table"))
     table = spark.read.parquet(str(tmp_path / "table"))
     assert rows_to_embed(source, table, "id", stage).collect() == []
 
-    later = spark.createDataFrame([(1, "one"), (3, "drei"), (4, "four")], "id int, text string")
-    todo = rows_to_embed(later, table, "id", stage)
-    rows = stage.transform(todo).orderBy("id").collect()
+    new_source = spark.createDataFrame([(1, "one"), (3, "drei"), (4, "four")], "id int, text string")
+    rows_to_replace = rows_to_embed(new_source, table, "id", stage)
+    rows = stage.transform(rows_to_replace).orderBy("id").collect()
     assert [row.id for row in rows] == [3, 4]
     assert_embedded(tiny_model, INSTRUCTION, ["drei", "four"], [row.vector for row in rows])
     assert rows_to_embed(source, table, "id", stage.copy().setInstruction("Another: ")).count() == 3

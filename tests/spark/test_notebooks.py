@@ -1,4 +1,4 @@
-"""The notebooks, each run from start to end on a classic session and on Spark Connect."""
+"""Run each notebook from start to end, on a classic session and on Spark Connect."""
 
 import shutil
 from pathlib import Path
@@ -9,11 +9,11 @@ from nbclient import NotebookClient
 from processes import changed_environment
 from session_kinds import needs_connect
 
-pytestmark = pytest.mark.one_kind  # the notebooks start sessions of their own
+pytestmark = pytest.mark.one_kind  # the notebooks start their own sessions
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# The model of the notebooks is installed, so they need not send it.
+# The notebooks' model is installed on the executors, so the client need not send it.
 SEND_NOTHING = """
 from pyspark.sql.connect.session import SparkSession
 SparkSession.addArtifacts = None
@@ -57,4 +57,4 @@ def run(notebook, tmp_path, **environment):
         resources={"metadata": {"path": str(tmp_path / "notebooks")}},
     )
     client.execute(env=changed_environment(MPLBACKEND="agg", **environment))
-    nbformat.write(client.nb, tmp_path / notebook.name)  # to look at, where a test keeps its folder
+    nbformat.write(client.nb, tmp_path / notebook.name)  # for inspection, if pytest keeps the folder

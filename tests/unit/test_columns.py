@@ -1,4 +1,4 @@
-"""Names and types of columns."""
+"""Checks of column names and column types."""
 
 import pytest
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField

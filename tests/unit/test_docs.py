@@ -1,4 +1,4 @@
-"""README.md and docs/: every block can be run, links lead somewhere, and what pages say of the code is true."""
+"""README.md and docs/: every block can be run, links work, and what the pages say about the code is true."""
 
 import re
 
@@ -11,7 +11,7 @@ from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEm
 def test_every_block_is_run_or_says_why_not():
     for page in PAGES.values():
         for _, language, _ in BLOCK.findall(page.read_text("utf-8")):
-            # GitHub and Sphinx draw mermaid; {directives} are Sphinx's, which fails on a directive it does not know.
+            # GitHub and Sphinx render mermaid. {directives} belong to Sphinx, which reports unknown ones itself.
             known = language in {"python", "sh", "text", "mermaid", ""} or re.fullmatch(r"\{[\w-]+\}", language)
             assert known, f"{page.name} has a block of {language}, which nothing runs"
     assert sum(len(list_blocks(page, language)) for page in PAGES.values() for language in ("python", "sh")) > 25
@@ -39,25 +39,26 @@ def test_parameters_are_listed():
     for stage in (InstructorEmbeddings(), DocumentAssembler(), EmbeddingsFinisher()):
         section = text.split(f"## {type(stage).__name__}\n")[1].split("\n## ")[0]
         first_column = re.findall(r"^\| (.*?) \|", section.strip().split("\n\n")[0], re.MULTILINE)
-        named = set(re.findall(r"`(\w+)`", "\n".join(first_column)))
-        assert named == {param.name for param in stage.params}, type(stage).__name__
+        names = set(re.findall(r"`(\w+)`", "\n".join(first_column)))
+        assert names == {param.name for param in stage.params}, type(stage).__name__
 
 
 def test_messages_are_those_of_the_code():
-    """What docs/troubleshooting.md quotes, but for what comes from Spark, Java and the system."""
+    """Messages that docs/troubleshooting.md quotes are in the code, unless Spark, Java or the system reports them."""
     sources = " ".join(path.read_text("utf-8") for path in (ROOT / "spark_instructor").rglob("*.py"))
     code = re.sub(r"""["']\s*\n\s*f?["']""", "", sources)
     rows = re.findall(r"^\| (`.+?`.*?) \|", (ROOT / "docs/troubleshooting.md").read_text("utf-8"), re.MULTILINE)
-    others = ("JAVA_GATEWAY", "java does not run", "CANNOT_INFER", "No module", "UDF_PYSPARK", "Permission denied")
-    quoted = [part.strip() for row in rows for one in re.findall(r"`(.+?)`", row) for part in one.split("...")]
-    quoted = [part for part in quoted if part and not part.startswith((*others, "/tmp"))]
-    assert len(quoted) > 15
-    assert [part for part in quoted if part not in code] == []
+    prefixes = ("JAVA_GATEWAY", "java does not run", "CANNOT_INFER", "No module", "UDF_PYSPARK", "Permission denied")
+    quotations = [quotation for row in rows for quotation in re.findall(r"`(.+?)`", row)]
+    parts = [part.strip() for quotation in quotations for part in quotation.split("...")]
+    parts = [part for part in parts if part and not part.startswith((*prefixes, "/tmp"))]
+    assert len(parts) > 15
+    assert [part for part in parts if part not in code] == []
 
 
 def test_faults_are_tested():
-    """Each test that docs/faults.md names is there."""
-    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/faults.md").read_text("utf-8"))
-    assert len(named) > 25
-    for path, test in named:
+    """Each test that docs/faults.md names exists."""
+    tests = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/faults.md").read_text("utf-8"))
+    assert len(tests) > 25
+    for path, test in tests:
         assert f"def {test}" in (ROOT / "tests" / path).read_text("utf-8"), f"{path} has no {test}"

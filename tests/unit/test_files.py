@@ -1,4 +1,4 @@
-"""Paths that users pass."""
+"""How paths that users pass are interpreted."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What travels to the executors: UDFs that say what a worker lacks, and the type of their results."""
+"""UDFs that Spark sends to the executors: the type of their results, and their errors if a worker lacks something."""
 
 import dataclasses
 import pickle
@@ -42,7 +42,7 @@ def test_result_type():
     "module", [None, ModuleType("spark_instructor")], ids=["the package", "but for another of its name"]
 )
 def test_a_worker_without_the_package(monkeypatch, module):
-    """The UDF is pickled by value, so it runs far enough to say what is missing."""
+    """The UDF is pickled by value, so it can run and report that the package is missing."""
     udf = create_stage_udf(JOB, [True])
     pickled = cloudpickle.dumps(udf.func)
     for name in [name for name in sys.modules if name.startswith("spark_instructor.")]:
@@ -61,7 +61,7 @@ def test_a_worker_without_torch(monkeypatch):
 
 @pytest.mark.parametrize("megabytes", [100, 300])
 def test_a_worker_without_address_space(tiny, tmp_path, megabytes):
-    """What spark.executor.pyspark.memory does to a worker: a limit on its address space."""
+    """spark.executor.pyspark.memory limits the address space of a worker; this test sets the same limit."""
     code = """
 import dataclasses, resource, sys
 from spark_instructor.models.host_cache import ModelLocation
@@ -79,5 +79,5 @@ try:
 except MemoryError as error:
     print(error)
 """
-    said = run_python("-c", code, prepare(tiny), megabytes, cwd=tmp_path)
-    assert "This Python worker ran out of memory" in said and "spark.executor.pyspark.memory" in said
+    output = run_python("-c", code, prepare(tiny), megabytes, cwd=tmp_path)
+    assert "This Python worker ran out of memory" in output and "spark.executor.pyspark.memory" in output

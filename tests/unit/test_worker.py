@@ -1,4 +1,4 @@
-"""What runs on an executor, without Spark: rows and texts, the cache of models, devices."""
+"""The code that runs on executors, tested without Spark: rows and texts, the cache of models, and devices."""
 
 import dataclasses
 import json
@@ -25,14 +25,14 @@ def job(**changes):
 
 
 class EchoModel:
-    """Gives each text back as its own "vector", so that a row that took another's is seen."""
+    """A model that returns each text as its "vector", so that a test notices if a row gets another row's vector."""
 
     def encode_counted(self, instruction, texts, **settings):
         instructions = [instruction] * len(texts) if isinstance(instruction, str) else instruction
-        joined = [f"{one}|{text}" for one, text in zip(instructions, texts, strict=True)]
-        vectors = np.array(joined, dtype=object)
-        tokens, truncated = np.array([len(one) for one in joined]), np.array([len(text) > 3 for text in texts])
-        return Encoded(vectors, tokens, truncated, len(set(joined)))
+        pairs = [f"{own}|{text}" for own, text in zip(instructions, texts, strict=True)]
+        vectors = np.array(pairs, dtype=object)
+        tokens, truncated = np.array([len(pair) for pair in pairs]), np.array([len(text) > 3 for text in texts])
+        return Encoded(vectors, tokens, truncated, len(set(pairs)))
 
 
 TEXT = st.none() | st.text(max_size=5)
@@ -42,15 +42,18 @@ ROW = st.tuples(TEXT, st.none() | st.lists(TEXT, max_size=4), TEXT)
 @given(st.lists(ROW, max_size=8))
 def test_each_row_gets_its_own(rows):
     frame = pd.DataFrame({i: pd.Series([row[i] for row in rows], dtype=object) for i in range(3)})
-    found = embed_frame(EchoModel(), job(nested=(False, True), with_counts=True, instruction=None), frame)
+    output = embed_frame(EchoModel(), job(nested=(False, True), with_counts=True, instruction=None), frame)
 
-    assert len(found) == len(rows)
+    assert len(output) == len(rows)
     for row, (text, texts, instruction) in enumerate(rows):
-        vectors = [None if one is None else f"{instruction or ''}|{one}" for one in [text, *(texts or [])]]
-        assert found["vectors_0"][row] == vectors[0]
-        assert found["vectors_1"][row] == (None if texts is None else vectors[1:])
-        assert found["tokens_1"][row] == (None if texts is None else [one and len(one) for one in vectors[1:]])
-        assert found["truncated_0"][row] == (None if text is None else len(text) > 3)
+        cells = [text, *(texts or [])]
+        vectors = [None if cell is None else f"{instruction or ''}|{cell}" for cell in cells]
+        assert output["vectors_0"][row] == vectors[0]
+        assert output["vectors_1"][row] == (None if texts is None else vectors[1:])
+        assert output["tokens_1"][row] == (
+            None if texts is None else [vector and len(vector) for vector in vectors[1:]]
+        )
+        assert output["truncated_0"][row] == (None if text is None else len(text) > 3)
 
 
 @pytest.mark.parametrize("null", [None, float("nan"), pd.NA])
@@ -71,11 +74,11 @@ def test_counts_only_where_asked():
 def test_settings_reach_the_model(tiny):
     model = InstructorModel.from_pretrained(tiny)
     text = "a much longer text than the limit lets through " * 3
-    wanted = model.encode_counted("i: ", [text], max_length=16, long_text="average", max_batch=1)
+    expected = model.encode_counted("i: ", [text], max_length=16, long_text="average", max_batch=1)
     settings = job(instruction="i: ", with_counts=True, max_length=16, long_text="average", max_batch=1)
-    found = embed_frame(model, settings, pd.DataFrame({"text": [text]}))
-    np.testing.assert_allclose(found["vectors_0"][0], wanted.vectors[0], atol=1e-6)
-    assert found["tokens_0"][0] == wanted.tokens[0] > 16
+    output = embed_frame(model, settings, pd.DataFrame({"text": [text]}))
+    np.testing.assert_allclose(output["vectors_0"][0], expected.vectors[0], atol=1e-6)
+    assert output["tokens_0"][0] == expected.tokens[0] > 16
 
 
 def load(folder, device, file_state=""):
@@ -84,25 +87,25 @@ def load(folder, device, file_state=""):
 
 class TestLoadCached:
     @pytest.fixture(autouse=True)
-    def loaded(self, monkeypatch):
-        """The loads that took place, on an empty cache."""
+    def loads(self, monkeypatch):
+        """Empty the cache, and return the list of loads that take place."""
         loads = []
         monkeypatch.setattr(worker, "_models", OrderedDict())
         monkeypatch.setattr(InstructorModel, "load", lambda folder, device: loads.append((folder, device)) or object())
         return loads
 
-    def test_one_load_per_folder_and_device(self, loaded):
+    def test_one_load_per_folder_and_device(self, loads):
         assert load("a", "cpu") is load("a", "cpu")
         assert load("a", "cuda:0") is not load("a", "cpu")
-        assert loaded == [("a", "cpu"), ("a", "cuda:0")]
+        assert loads == [("a", "cpu"), ("a", "cuda:0")]
 
-    def test_files_that_were_altered_are_loaded_again(self, loaded):
+    def test_files_that_were_altered_are_loaded_again(self, loads):
         assert load("a", "cpu", "as prepared") is not load("a", "cpu", "altered and mended")
 
-    def test_the_least_used_makes_room(self, loaded):
+    def test_the_least_used_makes_room(self, loads):
         for folder in "abacab":
             load(folder, "cpu")
-        assert [folder for folder, _ in loaded] == ["a", "b", "c", "b"]
+        assert [folder for folder, _ in loads] == ["a", "b", "c", "b"]
 
 
 def on_gpu(*addresses):
@@ -136,7 +139,7 @@ class TestChooseDevice:
 
 @pytest.mark.parametrize("cpus", [1, 3])
 def test_cpus_of_the_task(cpus, tmp_path):
-    """In a fresh worker, OpenMP's variables are there before torch is."""
+    """A new worker sets OpenMP's variables before it imports torch."""
     code = """
 import json, os, sys
 from spark_instructor import worker
@@ -147,8 +150,8 @@ import torch
 names = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "OMP_WAIT_POLICY")
 print(json.dumps([before, torch.get_num_threads(), *(os.environ[name] for name in names)]))
 """
-    found = json.loads(run_python("-c", code, cpus, cwd=tmp_path))
-    assert found == [False, cpus, str(cpus), str(cpus), "true" if cpus > 1 else "false", "PASSIVE"]
+    output = json.loads(run_python("-c", code, cpus, cwd=tmp_path))
+    assert output == [False, cpus, str(cpus), str(cpus), "true" if cpus > 1 else "false", "PASSIVE"]
 
 
 NOWHERE = ModelLocation("tiny", "tiny-float32", "/nowhere", None)

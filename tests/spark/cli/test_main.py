@@ -1,4 +1,4 @@
-"""`spark-instructor embed` in every session kind, and its progress bar."""
+"""`spark-instructor embed` on every kind of session, and its progress bar."""
 
 import json
 import re
@@ -21,8 +21,8 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def wanted(tiny):
-    """Vectors by id under the instruction "I: "."""
+def expected(tiny):
+    """Return the vectors for the instruction "I: ", by id."""
     model = InstructorModel.from_pretrained(tiny)
     return {row["id"]: None if row["text"] is None else model.encode("I: ", [row["text"]])[0] for row in ROWS}
 
@@ -36,29 +36,29 @@ def jsonl(tmp_path):
 
 @pytest.fixture
 def embed(spark, capsys, tiny):
-    """Run the command in this process, on the tests' session."""
+    """Return a function that runs the command in this process, on the session of the tests."""
 
     def run(*arguments):
         code = cli.main(["embed", *map(str, arguments), "--model", str(tiny), "--instruction", "I: "])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
 
-def assert_vectors(rows, wanted):
-    assert sorted(row.id for row in rows) == sorted(wanted)
+def assert_vectors(rows, expected):
+    assert sorted(row.id for row in rows) == sorted(expected)
     for row in rows:
-        assert (row.vector is None) == (wanted[row.id] is None)
+        assert (row.vector is None) == (expected[row.id] is None)
         if row.vector is not None:
-            np.testing.assert_allclose(row.vector, wanted[row.id], atol=TOLERANCE, rtol=0)
+            np.testing.assert_allclose(row.vector, expected[row.id], atol=TOLERANCE, rtol=0)
 
 
-def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, wanted, tmp_path):
+def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, expected, tmp_path):
     output = tmp_path / "out.parquet"
     code, out, err = embed(jsonl, "--output", output)
     assert code == 0, err
-    assert_vectors(spark.read.parquet(str(output)).collect(), wanted)
+    assert_vectors(spark.read.parquet(str(output)).collect(), expected)
     counts = dict(re.findall(r"^  (\w+) +([\d,.]+)", out, re.MULTILINE))
     assert {name: counts[name] for name in ("rows", "nulls", "truncated", "distinct")} == {
         "rows": "5",
@@ -80,12 +80,12 @@ def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, wanted, tm
 
 @pytest.mark.one_kind
 @pytest.mark.parametrize("kind", ["csv", "parquet", "table"])
-def test_other_inputs(spark, embed, wanted, tmp_path, kind):
+def test_other_inputs(spark, embed, expected, tmp_path, kind):
     rows = spark.createDataFrame([(row["id"], row["text"]) for row in ROWS], "id long, text string")
     path = str(tmp_path / "in")
     if kind == "csv":
         rows.coalesce(1).write.csv(path, header=True, escape='"', quoteAll=True, nullValue="\\N", emptyValue="")
-        wanted = {id_: vector for id_, vector in wanted.items() if id_ not in (2, 3)}  # CSV knows no null
+        expected = {id_: vector for id_, vector in expected.items() if id_ not in (2, 3)}  # CSV has no null
     elif kind == "parquet":
         rows.write.parquet(path)
     else:
@@ -93,13 +93,13 @@ def test_other_inputs(spark, embed, wanted, tmp_path, kind):
     output = str(tmp_path / "out")
     code, _, err = embed(path, "--output", output, *(["--format", "csv"] if kind == "csv" else []))
     assert code == 0, err
-    found = spark.read.parquet(output).withColumn("id", F.col("id").cast("long")).collect()
-    assert len(found) == len(ROWS)
-    assert_vectors([row for row in found if row.id in wanted], wanted)
+    embedded = spark.read.parquet(output).withColumn("id", F.col("id").cast("long")).collect()
+    assert len(embedded) == len(ROWS)
+    assert_vectors([row for row in embedded if row.id in expected], expected)
 
 
 @pytest.mark.one_kind
-def test_milvus(embed, jsonl, wanted, tmp_path):
+def test_milvus(embed, jsonl, expected, tmp_path):
     from pymilvus import MilvusClient
 
     uri = str(tmp_path / "x.db")
@@ -113,7 +113,7 @@ def test_milvus(embed, jsonl, wanted, tmp_path):
         row["id"]: row["text"] for row in ROWS if row["text"] is not None
     }
     for row in rows:
-        np.testing.assert_allclose(row["vector"], wanted[row["id"]], atol=TOLERANCE)
+        np.testing.assert_allclose(row["vector"], expected[row["id"]], atol=TOLERANCE)
 
 
 @pytest.mark.one_kind
@@ -163,13 +163,13 @@ def test_milvus_needs_its_names(embed, jsonl):
 
 
 class RecordingBar:
-    """What the bar showed, in place of tqdm."""
+    """A progress bar that replaces tqdm and records its states."""
 
-    shown: list
+    states: list
 
     def __init__(self, total, **_):
         self.n, self.total, self.start, self.postfix = 0, total, time.perf_counter(), ""
-        RecordingBar.shown = []
+        RecordingBar.states = []
 
     @property
     def format_dict(self):
@@ -179,7 +179,7 @@ class RecordingBar:
         self.postfix = text
 
     def refresh(self):
-        RecordingBar.shown.append((self.n, self.postfix))
+        RecordingBar.states.append((self.n, self.postfix))
 
     def __enter__(self):
         return self
@@ -193,12 +193,12 @@ def test_progress(spark, monkeypatch):
 
     def slow(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for frame in frames:
-            time.sleep(0.3 * frame["id"].sum())  # so that tasks end one by one, whatever the number of slots
+            time.sleep(0.3 * frame["id"].sum())  # tasks end one by one, however many run at once
             yield frame
 
     with progress.show_progress(spark, rows=800, tokens=16000.0, tasks=8):
         spark.range(8, numPartitions=8).mapInPandas(slow, "id long").write.format("noop").mode("overwrite").save()
-    counts = [n for n, _ in RecordingBar.shown]
+    counts = [n for n, _ in RecordingBar.states]
     assert counts == sorted(counts)
     assert len(set(counts) - {0, 800}) >= 2 and all(n % 100 == 0 for n in counts)
-    assert re.fullmatch(r"[\d.,]+ texts/s, [\d,]+ tokens/s", RecordingBar.shown[-1][1])
+    assert re.fullmatch(r"[\d.,]+ texts/s, [\d,]+ tokens/s", RecordingBar.states[-1][1])

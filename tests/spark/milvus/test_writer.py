@@ -1,4 +1,4 @@
-"""write_to_milvus: into a file of milvus-lite through the driver, and into a server from the executors."""
+"""write_to_milvus writes to a file of milvus-lite through the driver, and to a server from the executors."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from spark_instructor.milvus import InstructorEmbeddingFunction, WriteCounts, wr
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The address of a milvus-lite server, a process of its own."""
+    """Run a milvus-lite server in a separate process and yield its address."""
     port, folder = free_port(), tmp_path_factory.mktemp("milvus")
     command = [Path(sys.executable).with_name("milvus-lite"), "server", "--host", "127.0.0.1", "--port", port]
     command += ["--data-dir", folder / "data"]
@@ -31,7 +31,7 @@ def uri(request, tmp_path):
 
 @pytest.fixture
 def collection(request):
-    """A name of each test's own, as the server outlives them."""
+    """Return a collection name that is unique to the test, because all tests use the same server."""
     return "c" + "".join(char if char.isalnum() else "_" for char in request.node.name)
 
 
@@ -50,7 +50,7 @@ def vectors(spark, rows, key="long", vector="array<float>"):
 
 @pytest.fixture(scope="module")
 def texts(spark):
-    """Rows with a key and a text; one text is null."""
+    """Return rows with a key, a text and a number; one text is null."""
     rows = [(f"k{i}", None if i == 7 else f"Text number {i}.", i) for i in range(40)]
     return spark.createDataFrame(rows, "key string, text string, number int").repartition(3)
 
@@ -62,25 +62,25 @@ def stage(tiny):
 
 @pytest.fixture(scope="module")
 def embedded(spark, texts, stage, tmp_path_factory):
-    """The rows with their vectors, embedded once for all tests."""
+    """Embed the rows once for all tests, and return them with their vectors."""
     path = str(tmp_path_factory.mktemp("embedded") / "rows.parquet")
     stage.transform(texts).write.parquet(path)
     return spark.read.parquet(path)
 
 
 def test_round_trip(embedded, uri, collection):
-    wanted = {row.key: row for row in embedded.collect() if row.text is not None}
-    for _ in range(2):  # the second time doubles nothing
+    expected = {row.key: row for row in embedded.collect() if row.text is not None}
+    for _ in range(2):  # the second write must not duplicate rows
         counts = write_to_milvus(
             embedded, uri, collection, "key", "vector", payload_cols=["text", "number"], batch_size=7
         )
         assert counts == WriteCounts(written=39, nulls=1, invalid=0)
-        found = rows_of(uri, collection)
-        assert sorted(row["key"] for row in found) == sorted(wanted)
-        for row in found:
-            same = wanted[row["key"]]
-            assert (row["text"], row["number"]) == (same.text, same.number)
-            assert np.array(row["vector"], np.float32).tobytes() == np.array(same.vector, np.float32).tobytes()
+        rows = rows_of(uri, collection)
+        assert sorted(row["key"] for row in rows) == sorted(expected)
+        for row in rows:
+            source = expected[row["key"]]
+            assert (row["text"], row["number"]) == (source.text, source.number)
+            assert np.array(row["vector"], np.float32).tobytes() == np.array(source.vector, np.float32).tobytes()
 
 
 @pytest.mark.one_kind
@@ -89,7 +89,7 @@ def test_the_collection_that_is_made(embedded, uri, collection):
     write_to_milvus(embedded, uri, collection, "key", "vector", payload_cols=["number"], **index)
     client = MilvusClient(uri)
     fields = {field["name"]: field for field in client.describe_collection(collection)["fields"]}
-    described = client.describe_index(collection, "vector")
+    description = client.describe_index(collection, "vector")
     client.close()
     assert {name: field["type"] for name, field in fields.items()} == {
         "key": DataType.VARCHAR,
@@ -98,7 +98,7 @@ def test_the_collection_that_is_made(embedded, uri, collection):
     }
     assert fields["key"]["is_primary"] and fields["number"]["nullable"]
     assert fields["vector"]["params"]["dim"] == 64
-    assert (described["index_type"], described["metric_type"]) == ("HNSW", "IP")
+    assert (description["index_type"], description["metric_type"]) == ("HNSW", "IP")
 
 
 def test_embedded_and_written_in_one_job(stage, texts, uri, collection, tiny):
@@ -106,10 +106,10 @@ def test_embedded_and_written_in_one_job(stage, texts, uri, collection, tiny):
     function = InstructorEmbeddingFunction(str(tiny), query_instruction="")
     client = MilvusClient(uri)
     client.load_collection(collection)
-    asked = [f"Text number {i}." for i in (3, 11)]
-    hits = client.search(collection, function.encode_queries(asked), limit=1, output_fields=["text"])
+    queries = [f"Text number {i}." for i in (3, 11)]
+    hits = client.search(collection, function.encode_queries(queries), limit=1, output_fields=["text"])
     client.close()
-    assert [hit[0]["entity"]["text"] for hit in hits] == asked
+    assert [hit[0]["entity"]["text"] for hit in hits] == queries
     assert [hit[0]["distance"] for hit in hits] == pytest.approx([1, 1], abs=TOLERANCE)
 
 
@@ -150,13 +150,13 @@ def test_invalid_vectors(spark, uri, collection):
 
 def test_an_empty_frame(spark, tmp_path, embedded):
     uri = str(tmp_path / "vectors.db")
-    nothing = vectors(spark, [])
+    empty = vectors(spark, [])
     with pytest.raises(
         ValueError, match="column 'vector' has no vector that determines the dimension of the collection"
     ):
-        write_to_milvus(nothing, uri, "c", "id", "vector")
-    assert write_to_milvus(nothing, uri, "c", "id", "vector", dimension=2) == WriteCounts(0, 0, 0)
-    # What the annotator embedded says its dimension itself.
+        write_to_milvus(empty, uri, "c", "id", "vector")
+    assert write_to_milvus(empty, uri, "c", "id", "vector", dimension=2) == WriteCounts(0, 0, 0)
+    # The annotator stores the dimension in the column's metadata.
     assert write_to_milvus(embedded.where("false"), uri, "d", "key", "vector") == WriteCounts(0, 0, 0)
 
 
@@ -178,9 +178,9 @@ def test_an_empty_frame(spark, tmp_path, embedded):
 )
 def test_what_the_driver_sees_at_once(spark, tmp_path, change, says):
     df = spark.sql("SELECT 1L AS id, array(1f, 2f) AS vector, true AS flag, current_date() AS when, 'x' AS `a b`")
-    given = {"uri": str(tmp_path / "x.db"), "collection": "c", "id_col": "id", "vector_col": "vector", **change}
+    arguments = {"uri": str(tmp_path / "x.db"), "collection": "c", "id_col": "id", "vector_col": "vector", **change}
     with pytest.raises(ValueError, match=says):
-        write_to_milvus(df, **given)
+        write_to_milvus(df, **arguments)
 
 
 @pytest.mark.one_kind
@@ -222,7 +222,7 @@ def test_a_collection_of_another_width(embedded, tmp_path):
 
 @pytest.mark.one_kind
 def test_into_pymilvus_own_collection(spark, tmp_path):
-    """The one that `create_collection(name, dimension)` makes: it takes any payload as a dynamic field."""
+    """A collection made by `create_collection(name, dimension)` accepts any payload as a dynamic field."""
     uri = str(tmp_path / "x.db")
     client = MilvusClient(uri)
     client.create_collection("c", dimension=2)
@@ -234,7 +234,7 @@ def test_into_pymilvus_own_collection(spark, tmp_path):
 
 @pytest.mark.one_kind
 def test_an_index_that_cannot_be(spark, uri, collection):
-    """No collection without an index is left, for the next call to write to."""
+    """If the index cannot be created, no collection without an index is left for the next call to write to."""
     rows = vectors(spark, [(1, []), (2, [1.0, 0.0])])
     write = {"id_col": "id", "vector_col": "vector", "on_invalid": "skip"}
     with pytest.raises(Exception, match="COSIN"):

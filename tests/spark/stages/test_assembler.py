@@ -1,4 +1,4 @@
-"""DocumentAssembler: cleaning in Spark, in Python and as Spark NLP does it; schema, metadata, errors."""
+"""DocumentAssembler: cleaning in Spark and in Python compared with Spark NLP; the schema, metadata and errors."""
 
 import dataclasses
 import re
@@ -12,21 +12,21 @@ from spark_instructor import DocumentAssembler
 from spark_instructor.stages.annotation import ANNOTATIONS
 from spark_instructor.stages.assembler import CLEANUPS
 
-# Mode, text, what Spark NLP makes of it. A raw r"\n" is the two characters of an escape, "\n" the newline.
+# The mode, the text, and Spark NLP's result. r"\n" is a backslash and an n; "\n" is a newline.
 CLEANED = [
     ("disabled", " a\t\n" + r"\n ", " a\t\n" + r"\n "),
     ("inplace", " a\tb\r\nc\x0b\x0c", " a b  c  "),
     ("inplace", r"a\nb\tc", r"a\nb\tc"),
-    ("inplace", "a\x1cb\x85c\xa0d\u2028e\u3000f", "a\x1cb\x85c\xa0d\u2028e\u3000f"),  # none is Java's \s
+    ("inplace", "a\x1cb\x85c\xa0d\u2028e\u3000f", "a\x1cb\x85c\xa0d\u2028e\u3000f"),  # Java's \s matches none of these
     ("inplace_full", "a\tb" + r"\r\nc\n\nd\te", "a b c  d e"),
     ("inplace_full", r"a\rb", r"a\rb"),
     ("shrink", " \t a  \r\n b\x0b\x0c\n", "a b"),
-    ("shrink", "\x00\x1f a \x1f\x00b\x00 ", "a \x1f\x00b"),  # trim cuts what \s does not match
+    ("shrink", "\x00\x1f a \x1f\x00b\x00 ", "a \x1f\x00b"),  # trim removes more characters than \s matches
     ("shrink", "\xa0a\u2028", "\xa0a\u2028"),
     ("shrink", " \t\n ", ""),
     ("shrink", r"a\n b", r"a\n b"),
     ("shrink_full", " a \t b" + r"\r\r\n\n\nc\t\td" + " ", "a b c d"),
-    ("shrink_full", r"a\n" + " " + r"\tb", "a   b"),  # runs of blanks and of escapes each become a space
+    ("shrink_full", r"a\n" + " " + r"\tb", "a   b"),  # each run of blanks or of escapes becomes one space
     ("shrink_full", r"a\r\rb", r"a\r\rb"),
     ("each", "a \nb \tc\n\nd", "a b c d"),
     ("each", "a\nb\tc  d", "a\nb\tc  d"),
@@ -68,21 +68,21 @@ def utf16_length(text):
     return len(text.encode("utf-16-le")) // 2
 
 
-def by_spark(spark, texts):
-    """The documents of each mode, as tuples, by one job."""
+def assemble_in_spark(spark, texts):
+    """Assemble the texts in every mode with one Spark job, and return each mode's documents as tuples."""
     documents = spark.createDataFrame([(text,) for text in texts], "text string")
     for mode in CLEANUPS:
         documents = DocumentAssembler(inputCol="text", outputCol=mode, cleanupMode=mode).transform(documents)
     rows = documents.collect()
-    return {mode: [tuple(one) for row in rows for one in row[mode]] for mode in CLEANUPS}
+    return {mode: [tuple(annotation) for row in rows for annotation in row[mode]] for mode in CLEANUPS}
 
 
-def by_twin(texts):
-    """The same by LightPipeline's way."""
+def assemble_in_python(texts):
+    """Assemble the texts in every mode as LightPipeline does, and return each mode's documents as tuples."""
     return {
         mode: [
-            dataclasses.astuple(one)
-            for (one,) in DocumentAssembler(inputCol="text", cleanupMode=mode).transform_rows({"text": texts})[
+            dataclasses.astuple(annotation)
+            for (annotation,) in DocumentAssembler(inputCol="text", cleanupMode=mode).transform_rows({"text": texts})[
                 "document"
             ]
         ]
@@ -91,16 +91,16 @@ def by_twin(texts):
 
 
 def examples(strategy, count):
-    """Many examples at once, for a property that costs a Spark job."""
-    found = []
+    """Draw many examples at once, so that one Spark job can check a property for all of them."""
+    values = []
 
     @settings(max_examples=count, phases=[Phase.generate], database=None, deadline=None)
     @given(strategy)
     def take(example):
-        found.append(example)
+        values.append(example)
 
     take()
-    return found
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +113,9 @@ def two_rows(spark):
 
 
 def documents(dataset, **params):
-    """The documents of each row as tuples."""
+    """Assemble a dataset and return the documents of each row as tuples."""
     assembled = DocumentAssembler(**{"inputCol": "text", **params}).transform(dataset).select("document")
-    return [[tuple(one) for one in row.document] for row in assembled.collect()]
+    return [[tuple(annotation) for annotation in row.document] for row in assembled.collect()]
 
 
 def document(text, **metadata):
@@ -124,31 +124,31 @@ def document(text, **metadata):
 
 @pytest.mark.parametrize(("mode", "text", "expected"), CLEANED)
 def test_modes_in_python(mode, text, expected):
-    ((found,),) = DocumentAssembler(inputCol="text", cleanupMode=mode).transform_rows({"text": [text]})["document"]
-    assert found.result == expected == SPARK_NLP[mode](text)
+    ((annotation,),) = DocumentAssembler(inputCol="text", cleanupMode=mode).transform_rows({"text": [text]})["document"]
+    assert annotation.result == expected == SPARK_NLP[mode](text)
 
 
 def test_modes_in_spark(spark):
-    found = by_spark(spark, [text for _, text, _ in CLEANED])
+    documents_of_mode = assemble_in_spark(spark, [text for _, text, _ in CLEANED])
     for i, (mode, text, expected) in enumerate(CLEANED):
-        assert found[mode][i][3] == expected, (mode, text)
+        assert documents_of_mode[mode][i][3] == expected, (mode, text)
 
 
 @pytest.mark.one_kind
 def test_spark_python_and_spark_nlp_agree(spark):
     texts = examples(NASTY, 1500)
-    found, twin = by_spark(spark, texts), by_twin(texts)
+    in_spark, in_python = assemble_in_spark(spark, texts), assemble_in_python(texts)
     for mode in CLEANUPS:
         for i, text in enumerate(texts):
             result = SPARK_NLP[mode](text)
             expected = ("document", 0, utf16_length(result) - 1, result, {"sentence": "0"}, [])
-            assert found[mode][i] == expected, (mode, text)
-            assert twin[mode][i] == expected, (mode, text)
+            assert in_spark[mode][i] == expected, (mode, text)
+            assert in_python[mode][i] == expected, (mode, text)
 
 
 @pytest.mark.one_kind
 def test_long_runs_take_linear_time(spark):
-    """Quadratic time would take hours."""
+    """Texts of a million characters are cleaned in linear time; quadratic time would take hours."""
     size = 1 << 20
     texts = [
         " " * size,
@@ -158,9 +158,9 @@ def test_long_runs_take_linear_time(spark):
         r"\n" * (size // 2),
         "\x00" * size,
     ]
-    found, twin = by_spark(spark, texts), by_twin(texts)
-    assert found == twin
-    assert [one[3] for one in found["shrink_full"]] == ["", "a b", "", r"\r" * (size // 2), " ", ""]
+    in_spark, in_python = assemble_in_spark(spark, texts), assemble_in_python(texts)
+    assert in_spark == in_python
+    assert [annotation[3] for annotation in in_spark["shrink_full"]] == ["", "a b", "", r"\r" * (size // 2), " ", ""]
 
 
 def test_null_and_empty_text(spark):
@@ -175,8 +175,8 @@ def test_array_of_texts(two_rows):
 
 def test_array_is_cleaned_by_element(spark):
     texts = spark.sql(r"SELECT array(' a ', '\t', 'b  b') AS texts")
-    (found,) = documents(texts, inputCol="texts", cleanupMode="shrink")
-    assert [(one[2], one[3]) for one in found] == [(0, "a"), (-1, ""), (2, "b b")]
+    (annotations,) = documents(texts, inputCol="texts", cleanupMode="shrink")
+    assert [(annotation[2], annotation[3]) for annotation in annotations] == [(0, "a"), (-1, ""), (2, "b b")]
 
 
 def test_end_counts_utf16_units(spark):
@@ -185,13 +185,13 @@ def test_end_counts_utf16_units(spark):
 
 
 def test_id_and_metadata(two_rows):
-    one, null = documents(two_rows, idCol="id")
-    assert (one, null) == ([document("one", sentence="0", id="1")], [document("", sentence="0", id=None)])
-    one, null = documents(two_rows, metadataCol="meta")
-    assert (one, null) == ([document("one", sentence="0", lang="en", id="y")], [document("", sentence="0")])
-    one, null = documents(two_rows, inputCol="texts", idCol="id", metadataCol="meta")
-    assert one[2] == document("", sentence="2", lang="en", id="1")
-    assert null == []
+    row, null_row = documents(two_rows, idCol="id")
+    assert (row, null_row) == ([document("one", sentence="0", id="1")], [document("", sentence="0", id=None)])
+    row, null_row = documents(two_rows, metadataCol="meta")
+    assert (row, null_row) == ([document("one", sentence="0", lang="en", id="y")], [document("", sentence="0")])
+    row, null_row = documents(two_rows, inputCol="texts", idCol="id", metadataCol="meta")
+    assert row[2] == document("", sentence="2", lang="en", id="1")
+    assert null_row == []
 
 
 @pytest.mark.parametrize("params", [{}, {"inputCol": "texts"}, {"idCol": "id", "metadataCol": "meta"}])

@@ -1,4 +1,4 @@
-"""InstructorEmbeddings.transform: the contract's schema, every kind of input column, and its settings."""
+"""InstructorEmbeddings.transform: the output schema, every kind of input column, and the settings."""
 
 import json
 from importlib import import_module
@@ -18,7 +18,7 @@ from spark_instructor.stages.annotation import ANNOTATIONS
 
 LONG = "one text of many words, " * 120
 
-# As the JVM writes Spark NLP's Annotation.dataType.
+# Spark NLP's Annotation.dataType, as its JVM code serializes it.
 ANNOTATION_JSON = json.loads("""
     {"type": "array", "containsNull": true, "elementType": {"type": "struct", "fields": [
         {"name": "annotatorType", "type": "string", "nullable": true, "metadata": {}},
@@ -35,7 +35,7 @@ ANNOTATION_JSON = json.loads("""
 
 @pytest.fixture(scope="module")
 def vector(tiny_model):
-    """One text's vector, embedded alone."""
+    """Return a function that embeds one text by itself."""
     return lambda text, instruction="": tiny_model.encode(instruction, [text])[0]
 
 
@@ -49,7 +49,7 @@ def annotation(result, begin=0, end=None, metadata=None):
 
 
 def test_spark_nlp_code(spark):
-    """A Spark NLP user's code, with this package's imports and the packaged model."""
+    """Code written for Spark NLP works with this package's imports and the packaged model."""
     documentAssembler = DocumentAssembler().setInputCol("text").setOutputCol("documents")
     embeddings = (
         InstructorEmbeddings.pretrained("instructor_tiny", "en")
@@ -88,11 +88,12 @@ def test_spark_nlp_code(spark):
 
     rows = {row.text: row.instructor for row in result.collect()}
     assert rows[""] == rows[None] == []
-    (found,) = rows["Some text."]
+    (embedding,) = rows["Some text."]
     packaged = InstructorModel.from_pretrained("instructor_tiny")
-    assert_close(found.embeddings, packaged.encode("Instruction here: ", ["Some text."])[0])
-    assert (found.annotatorType, found.begin, found.end, found.result) == ("sentence_embeddings", 0, 9, "Some text.")
-    assert found.metadata.keys() == {"sentence", "tokens"}
+    assert_close(embedding.embeddings, packaged.encode("Instruction here: ", ["Some text."])[0])
+    assert (embedding.annotatorType, embedding.result) == ("sentence_embeddings", "Some text.")
+    assert (embedding.begin, embedding.end) == (0, 9)
+    assert embedding.metadata.keys() == {"sentence", "tokens"}
 
 
 VECTOR = ArrayType(FloatType(), containsNull=False)
@@ -110,9 +111,9 @@ VECTOR = ArrayType(FloatType(), containsNull=False)
     ids=["string", "array", "array without nulls", "annotations"],
 )
 def test_output_type(spark, tiny, input_type, output_type, nullable):
-    nothing = spark.createDataFrame([], StructType([StructField("in", input_type, nullable)]))
+    empty = spark.createDataFrame([], StructType([StructField("in", input_type, nullable)]))
     stage = embedder(tiny, "in").setStorageRef("mine")
-    field = stage.transform(nothing).schema["vector"]
+    field = stage.transform(empty).schema["vector"]
     assert field.dataType == output_type
     assert field.nullable or not nullable
     kind = {"annotatorType": "sentence_embeddings"} if output_type == ANNOTATIONS else {}
@@ -121,7 +122,7 @@ def test_output_type(spark, tiny, input_type, output_type, nullable):
 
 
 MIXED = [
-    # id, text, texts, annotations, instruction
+    # The columns are id, text, texts, annotations and instruction.
     (0, "one", ["a", "b c"], [annotation("first"), annotation("second")], "Represent: "),
     (1, None, None, None, "Represent: "),
     (2, "", [], [], None),
@@ -142,32 +143,32 @@ MIXED_SCHEMA = StructType(
 
 
 def check_mixed(rows, vector):
-    """Each cell has the vectors of its own texts, and of its row's instruction."""
+    """Assert that each cell has the vectors of its own texts under the instruction of its row."""
     assert sorted(row.id for row in rows) == [str(row[0]) for row in MIXED]
     for row in rows:
         _, text, texts, annotations, instruction = MIXED[int(row.id)]
 
-        def check(found, of_text, instruction=instruction):
+        def check(actual, of_text, instruction=instruction):
             if of_text is None:
-                assert found is None
+                assert actual is None
             else:
-                assert_close(found, vector(of_text, instruction or ""))
+                assert_close(actual, vector(of_text, instruction or ""))
 
         check(row.v_text, text)
         assert (row.v_texts is None) == (texts is None)
-        for found, one in zip(row.v_texts or [], texts or [], strict=True):
-            check(found, one)
+        for actual, element in zip(row.v_texts or [], texts or [], strict=True):
+            check(actual, element)
         assert (row.v_annotations is None) == (annotations is None)
-        kept = [one[3] for one in annotations or [] if one is not None and one[3]]
-        assert [one.result for one in row.v_annotations or []] == kept
-        for found in row.v_annotations or []:
-            check(found.embeddings, found.result)
-            assert ("truncated" in found.metadata) == (found.result == LONG)
+        results = [source[3] for source in annotations or [] if source is not None and source[3]]
+        assert [embedding.result for embedding in row.v_annotations or []] == results
+        for embedding in row.v_annotations or []:
+            check(embedding.embeddings, embedding.result)
+            assert ("truncated" in embedding.metadata) == (embedding.result == LONG)
 
 
 @pytest.mark.parametrize("partitions", [1, 16])
 def test_rows_never_shift(spark, tiny, vector, partitions):
-    """All kinds of column at once, with nulls and empties everywhere, also with more partitions than rows."""
+    """All kinds of columns are embedded at once, with nulls and empty values, even if partitions outnumber rows."""
     rows = [(str(id_), *cells) for id_, *cells in MIXED]
     mixed = spark.createDataFrame(rows, MIXED_SCHEMA).repartition(partitions)
     stage = (
@@ -185,18 +186,19 @@ def test_nothing_to_embed(spark, tiny, rows):
     types = {"text": StringType(), "texts": ArrayType(StringType()), "annotations": ANNOTATIONS}
     schema = StructType([StructField(name, type_) for name, type_ in types.items()])
     stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols(list(types)).setOutputCols("a", "b", "c")
-    found = stage.transform(spark.createDataFrame(rows, schema)).select("a", "b", "c").collect()
-    assert [tuple(row) for row in found] == rows
+    output = stage.transform(spark.createDataFrame(rows, schema)).select("a", "b", "c").collect()
+    assert [tuple(row) for row in output] == rows
 
 
 def test_annotations_keep_what_they_came_with(spark, tiny, tiny_model):
-    several = [annotation("a b", 3, 5, {"tokens": "99", "truncated": "true", "mine": None}), annotation("c", 7, 7, {})]
-    bare = [("document", 0, 0, "d", None, None)]
-    documents = spark.createDataFrame([(several,), (bare,)], StructType([StructField("documents", ANNOTATIONS)]))
-    found = embedder(tiny, "documents").transform(documents).select(F.explode("vector").alias("one")).collect()
+    full_row = [annotation("a b", 3, 5, {"tokens": "99", "truncated": "true", "mine": None}), annotation("c", 7, 7, {})]
+    bare_row = [("document", 0, 0, "d", None, None)]
+    documents = spark.createDataFrame([(full_row,), (bare_row,)], StructType([StructField("documents", ANNOTATIONS)]))
+    exploded = embedder(tiny, "documents").transform(documents).select(F.explode("vector").alias("embedding"))
+    embeddings = [row.embedding for row in exploded.collect()]
     tokens = {text: str(tiny_model.encode_counted("", [text]).tokens[0]) for text in ("a b", "c", "d")}
-    assert {(row.one.result, row.one.begin, row.one.end) for row in found} == {("a b", 3, 5), ("c", 7, 7), ("d", 0, 0)}
-    assert {row.one.result: row.one.metadata for row in found} == {
+    assert {(each.result, each.begin, each.end) for each in embeddings} == {("a b", 3, 5), ("c", 7, 7), ("d", 0, 0)}
+    assert {each.result: each.metadata for each in embeddings} == {
         "a b": {"mine": None, "tokens": tokens["a b"]},
         "c": {"tokens": tokens["c"]},
         "d": {"tokens": tokens["d"]},
@@ -205,7 +207,7 @@ def test_annotations_keep_what_they_came_with(spark, tiny, tiny_model):
 
 @pytest.mark.one_kind
 def test_nullable_annotations_without_metadata(spark, tiny, vector, tmp_path):
-    """What other writers make of the type: all nullable, no column metadata; here begin and end are null too."""
+    """Files of other writers may have only nullable fields and no column metadata; here begin and end are null."""
     type_ = (
         "array<struct<annotatorType:string,begin:int,end:int,result:string,metadata:map<string,string>,"
         "embeddings:array<float>>>"
@@ -215,9 +217,9 @@ def test_nullable_annotations_without_metadata(spark, tiny, vector, tmp_path):
     documents.write.parquet(stored)
     embedded = embedder(tiny, "documents").transform(spark.read.parquet(stored))
     assert embedded.schema["vector"].dataType == ANNOTATIONS
-    ((found,),) = [row.vector for row in embedded.collect()]
-    assert (found.begin, found.end) == (0, 8)
-    assert_close(found.embeddings, vector("some text"))
+    ((embedding,),) = [row.vector for row in embedded.collect()]
+    assert (embedding.begin, embedding.end) == (0, 8)
+    assert_close(embedding.embeddings, vector("some text"))
 
 
 @pytest.mark.one_kind
@@ -246,18 +248,18 @@ def test_column_names(spark, tiny, vector, name):
 )
 def test_settings(spark, tiny, params, precision, settings):
     texts = ["a text", LONG, "another text"]
-    wanted = InstructorModel.from_pretrained(tiny, precision=precision).encode("Represent: ", texts, **settings)
+    expected = InstructorModel.from_pretrained(tiny, precision=precision).encode("Represent: ", texts, **settings)
     default = InstructorModel.from_pretrained(tiny).encode("Represent: ", texts)
-    assert not np.allclose(wanted, default, atol=1e-4), "the setting makes no difference to these texts"
+    assert not np.allclose(expected, default, atol=1e-4), "the setting makes no difference to these texts"
 
     stage = InstructorEmbeddings(
         model=str(tiny), inputCols=["text"], outputCol="vector", instruction="Represent: ", **params
     )
     rows = stage.transform(spark.createDataFrame([(text,) for text in texts], "text string")).collect()
-    found = {row.text: row.vector for row in rows}
-    # Products in bfloat16 depend a little on what else is in the batch.
+    vectors = {row.text: row.vector for row in rows}
+    # Products in bfloat16 depend slightly on the other texts in the batch.
     tolerance = TOLERANCE if precision == "float32" else 2e-3
-    np.testing.assert_allclose([found[text] for text in texts], wanted, atol=tolerance, rtol=0)
+    np.testing.assert_allclose([vectors[text] for text in texts], expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.one_kind
@@ -272,7 +274,7 @@ def test_param_map(spark, tiny, vector):
 
 @pytest.fixture
 def preparation(monkeypatch, tmp_path):
-    """The module that prepares models, with an empty cache."""
+    """Return the module that prepares models, with an empty cache."""
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     return import_module("spark_instructor.encoder.preparation")
 
@@ -297,9 +299,9 @@ def test_copy_keeps_the_model_and_prepares_once(spark, tiny, preparation, monkey
     stage = embedder(tiny, "text")
     assert not calls, "setters may follow"
     assert (stage.getDimension(), stage.getMaxSentenceLength()) == (64, 512)
-    copied = stage.copy({stage.instruction: "Represent: "})
-    assert (copied.getModel(), copied.getInstruction(), stage.getInstruction()) == (str(tiny), "Represent: ", "")
-    assert copied.transform(spark.createDataFrame([], "text string")).columns == ["text", "vector"]
+    copy = stage.copy({stage.instruction: "Represent: "})
+    assert (copy.getModel(), copy.getInstruction(), stage.getInstruction()) == (str(tiny), "Represent: ", "")
+    assert copy.transform(spark.createDataFrame([], "text string")).columns == ["text", "vector"]
     assert len(calls) == 1
-    assert copied.setPrecision("bfloat16").getDimension() == 64
+    assert copy.setPrecision("bfloat16").getDimension() == 64
     assert len(calls) == 2

@@ -1,4 +1,4 @@
-"""Bad input to InstructorEmbeddings: a clear error on the driver, before any job."""
+"""InstructorEmbeddings reports bad input with a clear error on the driver, before any job starts."""
 
 import re
 import shutil
@@ -79,7 +79,7 @@ def test_transform(texts, stage, params, message):
 
 
 def test_an_instruction_may_fill_the_limit_of_a_row(texts, stage):
-    """Rows bring what they bring: only the stage's own instruction is an error."""
+    """The driver only checks the stage's own instruction; with instructionCol, the rows have their own instructions."""
     stage.setInstruction("word " * 600).setInstructionCol("other").transform(texts)
 
 

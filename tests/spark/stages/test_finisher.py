@@ -1,4 +1,4 @@
-"""EmbeddingsFinisher: vectors out of annotation columns."""
+"""EmbeddingsFinisher extracts vectors from annotation columns."""
 
 import pytest
 from pyspark.ml.linalg import Vectors
@@ -10,16 +10,16 @@ from spark_instructor.columns import VECTOR
 from spark_instructor.stages.annotation import ANNOTATIONS, SENTENCE_EMBEDDINGS
 
 
-def embedded(*vectors):
+def make_annotations(*vectors):
     return [(SENTENCE_EMBEDDINGS, 0, 0, "a", {}, vector) for vector in vectors]
 
 
 @pytest.fixture(scope="module")
 def annotated(spark):
-    """Two columns of embeddings, one of documents; null rows, empty rows and a null vector among them."""
+    """Return two columns of embeddings and one of documents, with null rows, empty rows and a null vector."""
     rows = [
-        (0, embedded([1.0, 2.0], [3.0, 4.0]), embedded([0.5])),
-        (1, [], embedded(None, [0.25])),
+        (0, make_annotations([1.0, 2.0], [3.0, 4.0]), make_annotations([0.5])),
+        (1, [], make_annotations(None, [0.25])),
         (2, None, None),
     ]
     types = {"id": IntegerType(), "title": ANNOTATIONS, "my.body": ANNOTATIONS}
@@ -71,7 +71,7 @@ def test_after_parquet(annotated, tmp_path):
     path = str(tmp_path / "annotated")
     annotated.write.parquet(path)
     stored = annotated.sparkSession.read.parquet(path)
-    # Other writers keep no metadata, which says what kind of annotations a column holds.
+    # Other writers drop the column metadata, which says what kind of annotations a column contains.
     unmarked = stored.select("id", F.col("title").alias("title", metadata={}), "document")
     finished = EmbeddingsFinisher(inputCols="title", cleanAnnotations=True).transform(unmarked)
     assert finished.columns == ["id", "finished_title"]

@@ -1,4 +1,4 @@
-"""The golden vectors through Spark: both kinds of column, and LightPipeline."""
+"""Spark gives the golden vectors: from string columns, from annotation columns and with LightPipeline."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ def embedder(tiny):
 
 
 def assert_golden(rows, cases, tolerance=TOLERANCE):
-    wanted = {case["id"]: np.array(case["vector"], np.float32) for case in cases}
-    found = {row.id: np.array(row.vector, np.float32) for row in rows}
-    assert found.keys() == wanted.keys()
-    for id_, vector in wanted.items():
-        np.testing.assert_allclose(found[id_], vector, atol=tolerance, rtol=0, err_msg=id_)
+    expected = {case["id"]: np.array(case["vector"], np.float32) for case in cases}
+    actual = {row.id: np.array(row.vector, np.float32) for row in rows}
+    assert actual.keys() == expected.keys()
+    for id_, vector in expected.items():
+        np.testing.assert_allclose(actual[id_], vector, atol=tolerance, rtol=0, err_msg=id_)
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])
@@ -52,14 +52,14 @@ def test_annotation_column(golden_rows, tiny, cases, partitions):
 def test_light_pipeline(spark, tiny, cases):
     by_instruction = {}
     for case in cases:
-        # An instruction that fills the limit is an error for a whole stage; those go by column above.
+        # A stage refuses an instruction that fills the limit; the tests above pass such instructions in a column.
         if case["text"] and case["masked"] < 511:
             by_instruction.setdefault(case["instruction"], []).append(case)
     assembler = DocumentAssembler(inputCol="text", outputCol="documents")
     stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("documents").setOutputCol("instructor")
-    nothing = spark.createDataFrame([], "text string")
+    empty = spark.createDataFrame([], "text string")
     for instruction, group in by_instruction.items():
-        model = Pipeline(stages=[assembler, stage.copy().setInstruction(instruction)]).fit(nothing)
+        model = Pipeline(stages=[assembler, stage.copy().setInstruction(instruction)]).fit(empty)
         rows = LightPipeline(model).fullAnnotate([case["text"] for case in group])
         for case, row in zip(group, rows, strict=True):
             (annotation,) = row["instructor"]
@@ -70,9 +70,9 @@ def test_light_pipeline(spark, tiny, cases):
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_narrow_precisions(golden_rows, tiny, cases, precision):
     stage = embedder(tiny).setInputCols("text").setPrecision(precision)
-    wanted = {case["id"]: np.array(case["vector"]) for case in cases}
+    vectors = {case["id"]: np.array(case["vector"]) for case in cases}
     for row in stage.transform(golden_rows).collect():
-        expected = wanted[row.id]
+        expected = vectors[row.id]
         if expected.any():
             assert np.dot(row.instructor, expected) >= 0.999, row.id
         else:

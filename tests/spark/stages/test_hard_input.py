@@ -1,4 +1,4 @@
-"""Texts, arrays, columns and frames that nobody expects: each row gets what its text alone would get."""
+"""Unusual texts, arrays, columns and frames: each row gets the vector that its text would get by itself."""
 
 import numpy as np
 import pytest
@@ -41,13 +41,13 @@ def stage(tiny):
 @pytest.mark.parametrize("partitions", [1, 5])
 def test_hard_texts(spark, stage, tiny_model, partitions):
     rows = spark.createDataFrame(list(enumerate(HARD.values())), "id int, text string").repartition(partitions)
-    found = sorted(stage.transform(rows).collect(), key=lambda row: row.id)
-    assert [row.text for row in found] == list(HARD.values())
-    assert_embedded(tiny_model, INSTRUCTION, list(HARD.values()), [row.vector for row in found])
+    output = sorted(stage.transform(rows).collect(), key=lambda row: row.id)
+    assert [row.text for row in output] == list(HARD.values())
+    assert_embedded(tiny_model, INSTRUCTION, list(HARD.values()), [row.vector for row in output])
 
 
 def test_lone_surrogates(spark, stage, tiny_model):
-    """UTF-8 cannot hold them; what Spark makes of one is embedded."""
+    """UTF-8 cannot represent a lone surrogate; Spark replaces it, and the replaced text is embedded."""
     try:
         texts = spark.createDataFrame([("a\ud800b",)], "text string")
     except UnicodeEncodeError:
@@ -59,7 +59,7 @@ def test_lone_surrogates(spark, stage, tiny_model):
 
 @pytest.mark.one_kind
 def test_bytes_that_are_no_text(spark, stage):
-    """Spark lets a binary be cast to a string, whatever it holds; nothing is embedded in its place."""
+    """Spark can cast any binary to a string; if the bytes are not UTF-8, the job fails and embeds nothing instead."""
     with pytest.raises(Exception, match=r"(?i)utf-8|Wrapping"):
         stage.transform(spark.sql("SELECT CAST(X'61FF62' AS STRING) AS text")).collect()
 
@@ -67,16 +67,16 @@ def test_bytes_that_are_no_text(spark, stage):
 @pytest.mark.one_kind
 @pytest.mark.parametrize("long_text", ["truncate", "average"])
 def test_ten_megabytes(spark, stage, tiny_model, long_text):
-    """Made by Spark, so that they need not travel; a text's neighbours do not suffer."""
+    """Very long texts are embedded, and so are their neighbors; Spark generates the texts, so none are sent to it."""
     texts = spark.sql(
         f"SELECT 0 AS id, repeat('the cat sat on a mat ', {MEGABYTES // 21}) AS text UNION ALL "
         f"SELECT 1, repeat(' ', {MEGABYTES // 10}) UNION ALL SELECT 2, repeat('a', {MEGABYTES}) UNION ALL "
         "SELECT 3, 'short'"
     )
-    found = stage.setLongText(long_text).transform(texts.coalesce(1)).select("id", "vector").orderBy("id").collect()
-    alike = ["the cat sat on a mat " * 20_000, "", "a" * 300_000, "short"]
-    wanted = tiny_model.encode(INSTRUCTION, alike, long_text=long_text)
-    np.testing.assert_allclose([row.vector for row in found], wanted, atol=TOLERANCE, rtol=0)
+    output = stage.setLongText(long_text).transform(texts.coalesce(1)).select("id", "vector").orderBy("id").collect()
+    equivalents = ["the cat sat on a mat " * 20_000, "", "a" * 300_000, "short"]
+    expected = tiny_model.encode(INSTRUCTION, equivalents, long_text=long_text)
+    np.testing.assert_allclose([row.vector for row in output], expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.one_kind
@@ -84,24 +84,24 @@ def test_a_hundred_thousand_elements(spark, stage, tiny_model):
     texts = spark.sql("SELECT transform(sequence(1, 100000), i -> concat('text ', i % 50)) AS text")
     (row,) = stage.transform(texts).collect()
     assert len(row.vector) == 100_000
-    wanted = tiny_model.encode(INSTRUCTION, [f"text {i}" for i in range(50)])
-    some = range(0, 100_000, 997)
-    found = np.array([row.vector[i] for i in some])
-    np.testing.assert_allclose(found, wanted[[(i + 1) % 50 for i in some]], atol=TOLERANCE, rtol=0)
+    expected = tiny_model.encode(INSTRUCTION, [f"text {i}" for i in range(50)])
+    sample = range(0, 100_000, 997)
+    vectors = np.array([row.vector[i] for i in sample])
+    np.testing.assert_allclose(vectors, expected[[(i + 1) % 50 for i in sample]], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.one_kind
 def test_a_row_of_ten_thousand_sentences(spark, stage, tiny_model):
-    """As annotations, one row beside small ones."""
+    """One row has 10,000 annotations, and the rows next to it have one each."""
     rows = [(0, "one"), (1, "\n".join(f"sentence {i % 40}" for i in range(10_000))), (2, "two")]
     lines = spark.createDataFrame(rows, "id int, text string").select("id", F.split("text", "\n").alias("lines"))
     documents = DocumentAssembler(inputCol="lines", outputCol="documents").transform(lines.coalesce(1))
-    found = stage.setInputCols("documents").transform(documents).orderBy("id").collect()
-    assert [len(row.vector) for row in found] == [1, 10_000, 1]
-    for row in found:
-        texts = [one.result for one in row.vector[:80]]
+    output = stage.setInputCols("documents").transform(documents).orderBy("id").collect()
+    assert [len(row.vector) for row in output] == [1, 10_000, 1]
+    for row in output:
+        texts = [annotation.result for annotation in row.vector[:80]]
         assert texts == row.lines[:80]
-        assert_embedded(tiny_model, INSTRUCTION, texts, [one.embeddings for one in row.vector[:80]])
+        assert_embedded(tiny_model, INSTRUCTION, texts, [annotation.embeddings for annotation in row.vector[:80]])
 
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "a`b", "a.b.c d", "`", "ä€漢", "text.vector", "SELECT", "_1", " "])
@@ -117,15 +117,15 @@ def test_column_names(spark, stage, tiny_model, name):
 
 @pytest.mark.one_kind
 def test_no_rows(spark, stage):
-    nothing = spark.createDataFrame([], "text string")
-    assert stage.transform(nothing).collect() == []
-    assert stage.transform(nothing.repartition(3)).toPandas().shape == (0, 2)
+    empty = spark.createDataFrame([], "text string")
+    assert stage.transform(empty).collect() == []
+    assert stage.transform(empty.repartition(3)).toPandas().shape == (0, 2)
 
 
 def test_empty_partitions(spark, stage, tiny_model):
     texts = spark.createDataFrame([("one",), ("two",)], "text string").repartition(9)
-    found = stage.transform(texts).collect()
-    assert_embedded(tiny_model, INSTRUCTION, [row.text for row in found], [row.vector for row in found])
+    output = stage.transform(texts).collect()
+    assert_embedded(tiny_model, INSTRUCTION, [row.text for row in output], [row.vector for row in output])
 
 
 @pytest.mark.one_kind
@@ -138,7 +138,7 @@ def test_all_null(spark, stage, type_):
 
 @pytest.mark.one_kind
 def test_a_column_that_nothing_but_null_is_in(spark, stage):
-    """Spark's own type for it is void, which is no string: it is said so."""
+    """Spark gives a column of null literals the type void, which is not a string, so the stage reports an error."""
     with pytest.raises(ValueError, match="column 'text' is void, expected string"):
         stage.transform(spark.sql("SELECT null AS text"))
 
@@ -154,19 +154,19 @@ TEXT = st.none() | st.sampled_from(["", "a", "same", "the same"]) | st.text(st.c
     batch_size=st.integers(1, 40),
 )
 def test_any_frame(spark, stage, tiny_model, rows, partitions, batch_size):
-    """Order and length kept, nulls where nulls were, each text with its own vector."""
+    """Order, lengths and nulls are kept, and each text has its own vector."""
     schema = "id int, text string, texts array<string>"
     frame = spark.createDataFrame([(i, *row) for i, row in enumerate(rows)], schema).repartition(partitions, "id")
-    both = stage.copy().setInputCols(["text", "texts"]).setOutputCols(["v", "vs"]).setBatchSize(batch_size)
-    both.clear(both.outputCol)
-    found = sorted(both.transform(frame).collect(), key=lambda row: row.id)
-    assert [(row.text, row.texts) for row in found] == rows
-    assert_embedded(tiny_model, INSTRUCTION, [text for text, _ in rows], [row.v for row in found])
-    for (_, texts), row in zip(rows, found, strict=True):
+    embedder = stage.copy().setInputCols(["text", "texts"]).setOutputCols(["v", "vs"]).setBatchSize(batch_size)
+    embedder.clear(embedder.outputCol)
+    output = sorted(embedder.transform(frame).collect(), key=lambda row: row.id)
+    assert [(row.text, row.texts) for row in output] == rows
+    assert_embedded(tiny_model, INSTRUCTION, [text for text, _ in rows], [row.v for row in output])
+    for (_, texts), row in zip(rows, output, strict=True):
         if texts is None:
             assert row.vs is None
         else:
             assert_embedded(tiny_model, INSTRUCTION, texts, row.vs)
     of_text = {}
-    for row in found:
+    for row in output:
         assert of_text.setdefault(row.text, row.v) == pytest.approx(row.v, abs=TOLERANCE)

@@ -1,4 +1,6 @@
-"""LightPipeline gives what `transform` gives, on every kind of session."""
+"""LightPipeline gives the same results as `transform`, on every kind of session."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ def texts(spark):
 
 @pytest.fixture(scope="module")
 def model(texts, tiny):
-    """Annotations, a plain vector column and finished embeddings, in a pipeline inside a pipeline."""
+    """Fit a nested pipeline that creates annotations, a plain vector column and finished embeddings."""
     embedder = InstructorEmbeddings(
         model=str(tiny), instruction="Represent: ", maxSentenceLength=64, longText="average", batchSize=2
     )
@@ -40,18 +42,19 @@ def rows(model, texts):
 def test_full_annotate_is_transform(model, rows):
     light = LightPipeline(model).fullAnnotate(TEXTS)
     assert len(light) == len(rows)
-    for found, row in zip(light, rows, strict=True):
-        assert list(found) == ["documents", "instructor", "vector", "vectors"]
+    for light_row, row in zip(light, rows, strict=True):
+        assert list(light_row) == ["documents", "instructor", "vector", "vectors"]
         for name in ("documents", "instructor"):
-            assert len(found[name]) == len(row[name])
-            for one, annotation in zip(found[name], row[name], strict=True):
+            assert len(light_row[name]) == len(row[name])
+            for light_annotation, annotation in zip(light_row[name], row[name], strict=True):
+                *light_values, light_embeddings = dataclasses.astuple(light_annotation)
                 *values, embeddings = annotation
-                assert [one.annotator_type, one.begin, one.end, one.result, one.metadata] == values
-                np.testing.assert_allclose(one.embeddings, embeddings, atol=TOLERANCE)
-        np.testing.assert_allclose(found["vector"], row.vector, atol=TOLERANCE)
-        assert [type(one) for one in found["vectors"]] == [type(one) for one in row.vectors]
-        for one, vector in zip(found["vectors"], row.vectors, strict=True):
-            np.testing.assert_allclose(one.toArray(), vector.toArray(), atol=TOLERANCE)
+                assert light_values == values
+                np.testing.assert_allclose(light_embeddings, embeddings, atol=TOLERANCE)
+        np.testing.assert_allclose(light_row["vector"], row.vector, atol=TOLERANCE)
+        assert list(map(type, light_row["vectors"])) == list(map(type, row.vectors))
+        for light_vector, vector in zip(light_row["vectors"], row.vectors, strict=True):
+            np.testing.assert_allclose(light_vector.toArray(), vector.toArray(), atol=TOLERANCE)
 
 
 def test_transform_is_the_models(model, texts):
@@ -67,6 +70,6 @@ def test_cleaning_drops_the_columns_that_transform_drops(texts, tiny):
             EmbeddingsFinisher(inputCols="instructor", cleanAnnotations=True),
         ]
     )
-    kept = [name for name in model.transform(texts).columns if name not in texts.columns]
-    assert kept == ["finished_instructor"]
-    assert list(LightPipeline(model).annotate("")) == kept
+    columns = [name for name in model.transform(texts).columns if name not in texts.columns]
+    assert columns == ["finished_instructor"]
+    assert list(LightPipeline(model).annotate("")) == columns

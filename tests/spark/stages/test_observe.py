@@ -1,4 +1,4 @@
-"""What InstructorEmbeddings.observe counts, and that its rows are those of transform."""
+"""InstructorEmbeddings.observe counts rows, texts and tokens, and returns the same rows as transform."""
 
 import pytest
 from pyspark.sql import Observation
@@ -33,39 +33,39 @@ def rows(spark):
     return spark.createDataFrame(ROWS, "id int, text string, texts array<string>").coalesce(1)
 
 
-def observed(stage, df):
+def observe(stage, df):
     observation = Observation()
     embedded = stage.observe(df, observation)
     embedded.write.format("noop").mode("overwrite").save()
-    found = observation.get
-    assert 0 < found.pop("seconds") < 600
-    return found
+    metrics = observation.get
+    assert 0 < metrics.pop("seconds") < 600
+    return metrics
 
 
 def test_strings(stage, rows, tokens):
-    found = observed(stage.copy().setInputCols("text").setOutputCol("v"), rows)
+    metrics = observe(stage.copy().setInputCols("text").setOutputCol("v"), rows)
     counts = {"rows": 5, "nulls": 1, "texts": 4, "tokens": tokens("one text", "one text", LONG, "")}
-    assert found == {**counts, "truncated": 1, "distinct": 3}
+    assert metrics == {**counts, "truncated": 1, "distinct": 3}
 
 
 @pytest.mark.one_kind
 def test_several_columns(stage, rows, tokens):
-    found = observed(stage.copy().setInputCols("text", "texts").setOutputCols("v", "vs"), rows)
+    metrics = observe(stage.copy().setInputCols("text", "texts").setOutputCols("v", "vs"), rows)
     read = tokens("one text", "one text", LONG, "", "a", "a", LONG, "b", "a", "b")
-    assert found == {"rows": 5, "nulls": 3, "texts": 10, "tokens": read, "truncated": 2, "distinct": 5}
+    assert metrics == {"rows": 5, "nulls": 3, "texts": 10, "tokens": read, "truncated": 2, "distinct": 5}
 
 
 @pytest.mark.one_kind
 def test_annotations(stage, rows, tokens):
     documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(rows)
-    found = observed(stage.copy().setInputCols("documents").setOutputCol("v"), documents)
+    metrics = observe(stage.copy().setInputCols("documents").setOutputCol("v"), documents)
     counts = {"rows": 5, "nulls": 0, "texts": 3, "tokens": tokens("one text", "one text", LONG)}
-    assert found == {**counts, "truncated": 1, "distinct": 2}
+    assert metrics == {**counts, "truncated": 1, "distinct": 2}
 
 
 def test_partitions_add_up(stage, rows):
-    found = observed(stage.copy().setInputCols("text").setOutputCol("v"), rows.repartition(3))
-    assert (found["rows"], found["nulls"], found["texts"], found["truncated"]) == (5, 1, 4, 1)
+    metrics = observe(stage.copy().setInputCols("text").setOutputCol("v"), rows.repartition(3))
+    assert (metrics["rows"], metrics["nulls"], metrics["texts"], metrics["truncated"]) == (5, 1, 4, 1)
 
 
 def test_no_rows(stage, rows):

@@ -1,4 +1,4 @@
-"""Saving and loading: alone and in pipelines, elsewhere and later, and saves that went wrong."""
+"""Saving and loading stages, alone and in pipelines, also in another process or version, and saves that fail."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from spark_instructor.models.prepared import MANIFEST
 
 SAVED_V1 = Path(__file__).parents[2] / "data" / "saved_pipeline_v1"
 
-# Runs where nothing is but what was saved: no checkpoint, no cache, and the hub's client must not even be imported.
+# Runs with nothing but the saved files: there is no checkpoint and no cache, and huggingface_hub must not be imported.
 ELSEWHERE = """
 import json, sys
 from pathlib import Path
@@ -44,7 +44,7 @@ Path(saved, "vectors.json").write_text(json.dumps(vectors))
 
 @pytest.fixture
 def path(tmp_path):
-    """Where a test saves, as every session kind takes it."""
+    """Return the URI that a test saves to; every kind of session accepts it."""
     return f"file://{tmp_path}/saved"
 
 
@@ -57,7 +57,7 @@ def files_of(path):
 
 
 def edit_metadata(path, **changes):
-    """Rewrite a saved stage's metadata, and drop Hadoop's checksum of it."""
+    """Change the metadata of a saved stage, and delete Hadoop's checksum of the old metadata."""
     (part,) = files_of(path).glob("metadata/part-*")
     (part.parent / f".{part.name}.crc").unlink(missing_ok=True)
     metadata = json.loads(part.read_text())
@@ -66,7 +66,7 @@ def edit_metadata(path, **changes):
 
 
 def edit_files(path, edit):
-    """Rewrite a saved stage's files: `edit` gets and gives rows of piece, file and content."""
+    """Change the files of a saved stage: `edit` takes and returns a row with the piece, the file and its content."""
     (part,) = files_of(path).glob("files/00000/part-*")
     (part.parent / f".{part.name}.crc").unlink(missing_ok=True)
     table = pq.read_table(part)
@@ -74,7 +74,7 @@ def edit_files(path, edit):
 
 
 def without_path(schema):
-    """A schema without the path of the model, which differs between a saved stage and a loaded one."""
+    """Return a schema's fields without the path of the model, which differs between a saved and a loaded stage."""
     fields = schema.jsonValue()["fields"]
     for field in fields:
         field["metadata"].get("spark_instructor", {}).pop("model", None)
@@ -82,7 +82,7 @@ def without_path(schema):
 
 
 def test_pipelines(spark, tiny, path):
-    """A Pipeline and what it fits give the same saved and loaded, the columns' metadata too."""
+    """A Pipeline and a PipelineModel give the same rows and column metadata after they are saved and loaded."""
     data = spark.createDataFrame([("some text",), ("",), (None,)], "text string").coalesce(1)
     pipeline = Pipeline(
         stages=[
@@ -93,13 +93,13 @@ def test_pipelines(spark, tiny, path):
     fitted = pipeline.fit(data)
     pipeline.save(f"{path}/pipeline")
     fitted.save(f"{path}/model")
-    wanted = fitted.transform(data)
-    rows = wanted.collect()
-    assert wanted.schema["vector"].metadata["dimension"] == 64
+    expected = fitted.transform(data)
+    rows = expected.collect()
+    assert expected.schema["vector"].metadata["dimension"] == 64
     for loaded in (Pipeline.load(f"{path}/pipeline").fit(data), PipelineModel.load(f"{path}/model")):
-        found = loaded.transform(data)
-        assert without_path(found.schema) == without_path(wanted.schema)
-        assert found.collect() == rows
+        actual = loaded.transform(data)
+        assert without_path(actual.schema) == without_path(expected.schema)
+        assert actual.collect() == rows
 
 
 @pytest.mark.one_kind
@@ -113,31 +113,31 @@ def test_elsewhere(spark, tmp_path):
     stage.save(f"{saved}/stage")
     pipeline.fit(data).save(f"{saved}/model")
     pipeline.save(f"{saved}/pipeline")
-    wanted = [row.vector for row in stage.transform(data).collect()]
+    expected = [row.vector for row in stage.transform(data).collect()]
 
     shutil.rmtree(checkpoint)
     arguments = ("-c", ELSEWHERE, tmp_path / "saved", json.dumps(texts))
     run_python(*arguments, cwd=tmp_path, HF_HOME=tmp_path / "empty", TMPDIR=tmp_path)
-    found = json.loads((tmp_path / "saved" / "vectors.json").read_text())
-    assert found.keys() == {"stage", "model", "pipeline"}
-    for name, vectors in found.items():
-        np.testing.assert_allclose(vectors, wanted, atol=TOLERANCE, rtol=0, err_msg=name)
+    actual = json.loads((tmp_path / "saved" / "vectors.json").read_text())
+    assert actual.keys() == {"stage", "model", "pipeline"}
+    for name, vectors in actual.items():
+        np.testing.assert_allclose(vectors, expected, atol=TOLERANCE, rtol=0, err_msg=name)
 
 
 @pytest.mark.one_kind
 def test_version_1_still_loads(spark, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    wanted = json.loads((SAVED_V1 / "vectors.json").read_text())
+    expected = json.loads((SAVED_V1 / "vectors.json").read_text())
     model = PipelineModel.load(f"file://{SAVED_V1 / 'pipeline'}")
     assert [type(stage) for stage in model.stages] == [DocumentAssembler, InstructorEmbeddings, EmbeddingsFinisher]
     assembler, embeddings, _ = model.stages
     assert assembler.getCleanupMode() == "shrink"
     assert (embeddings.getStorageRef(), embeddings.getPrecision()) == ("v1", "float32")
-    data = spark.createDataFrame([(text,) for text in wanted], "text string")
-    found = {row.text: row.vectors for row in model.transform(data).collect()}
-    assert found.keys() == wanted.keys()
-    for text, (vector,) in found.items():
-        np.testing.assert_allclose(vector, wanted[text], atol=TOLERANCE, rtol=0)
+    data = spark.createDataFrame([(text,) for text in expected], "text string")
+    actual = {row.text: row.vectors for row in model.transform(data).collect()}
+    assert actual.keys() == expected.keys()
+    for text, (vector,) in actual.items():
+        np.testing.assert_allclose(vector, expected[text], atol=TOLERANCE, rtol=0)
 
 
 def test_params(spark, tiny, path):
@@ -146,8 +146,8 @@ def test_params(spark, tiny, path):
     loaded = InstructorEmbeddings.load(path)
     assert loaded.uid == stage.uid
 
-    def values(one):
-        return {param.name: one._get(param) for param in one.params if param.name != "model"}
+    def values(instance):
+        return {param.name: instance._get(param) for param in instance.params if param.name != "model"}
 
     assert values(loaded) == values(stage)
 
@@ -163,8 +163,8 @@ def test_stages_without_files(spark, stage, path):
 
 @pytest.mark.parametrize("name", ["run[1]", "run{1,2}", "run*", "run?", "run\\1"])
 def test_a_name_that_reads_as_a_pattern(spark, tiny, path, name):
-    """What was saved under a name is loaded from it, even if the name as a pattern matches another folder."""
-    DocumentAssembler(outputCol="other" * 1000).save(f"{path}/run1")  # of two files, Spark reads the larger one first
+    """A stage is loaded from the folder with its exact name, even if the name is a pattern that matches another one."""
+    DocumentAssembler(outputCol="other" * 1000).save(f"{path}/run1")  # Spark reads larger files first
     embedder(tiny, "wanted").save(f"{path}/{name}")
     assert InstructorEmbeddings.load(f"{path}/{name}").getOutputCol() == "wanted"
 
@@ -176,9 +176,9 @@ def test_overwrite(spark, tiny, path):
     assert InstructorEmbeddings.load(path).getOutputCol() == "first"
     InstructorEmbeddings.load(path).setOutputCol("second").write().overwrite().save(path)
     assert InstructorEmbeddings.load(path).getOutputCol() == "second"
-    # What stood there before is gone, files of a model included.
+    # The old files, including those of the model, are deleted.
     DocumentAssembler().write().overwrite().save(path)
-    assert {one.name for one in files_of(path).iterdir() if one.is_dir()} == {"metadata"}
+    assert {child.name for child in files_of(path).iterdir() if child.is_dir()} == {"metadata"}
 
 
 @pytest.mark.one_kind
@@ -190,7 +190,7 @@ def test_a_save_that_fails_clears_nothing(spark, tiny, path, tmp_path):
 
 
 @pytest.mark.one_kind
-@pytest.mark.parametrize("saved_to", ["", "/models/my%20own"])  # Spark does not decode a file: URI
+@pytest.mark.parametrize("saved_to", ["", "/models/my%20own"])  # Spark does not decode file: URIs
 def test_no_save_over_its_own_model(spark, tmp_path, saved_to):
     checkpoint = copy_tiny(tmp_path / "models" / "my%20own")
     target = f"file://{tmp_path}{saved_to}"
@@ -201,36 +201,36 @@ def test_no_save_over_its_own_model(spark, tmp_path, saved_to):
 
 @pytest.mark.one_kind
 def test_overwrite_on_a_file_system_of_spark(spark):
-    """It is Spark that has to know the file system, not Python."""
+    """Spark accesses the path, not Python, so the error for an unknown file system comes from Spark."""
     with pytest.raises(Exception, match='No FileSystem for scheme "s3"'):
         DocumentAssembler().write().overwrite().save("s3://bucket/stage")
 
 
 @pytest.mark.one_kind
 def test_two_models_of_one_name(spark, tmp_path):
-    """They are told apart by their content, whatever their folders are called, and so is what else lies there."""
+    """Models are distinguished by their content, not by the names of their folders; other files there do not matter."""
     data = spark.createDataFrame([("some text",)], "text string").coalesce(1)
-    wanted, found = [], []
+    expected, actual = [], []
     for seed in (0, 1):
         checkpoint = write_checkpoint(tmp_path / "model", seed=seed)
-        mine = prepare(checkpoint, into=tmp_path / f"team {seed}" / "modèle")
-        (mine / ".DS_Store").write_bytes(b"Finder")
-        (mine / "notes").mkdir()
+        prepared = prepare(checkpoint, into=tmp_path / f"team {seed}" / "modèle")
+        (prepared / ".DS_Store").write_bytes(b"Finder")
+        (prepared / "notes").mkdir()
         shutil.rmtree(checkpoint)
-        wanted.append(embedder(mine).transform(data).collect())
-        embedder(mine).save(f"file://{tmp_path}/saved {seed}")
+        expected.append(embedder(prepared).transform(data).collect())
+        embedder(prepared).save(f"file://{tmp_path}/saved {seed}")
     for seed in (0, 1):
-        found.append(InstructorEmbeddings.load(f"file://{tmp_path}/saved {seed}").transform(data).collect())
-    assert found == wanted and wanted[0] != wanted[1]
+        actual.append(InstructorEmbeddings.load(f"file://{tmp_path}/saved {seed}").transform(data).collect())
+    assert actual == expected and expected[0] != expected[1]
 
 
 def test_pieces_and_batches(spark, tiny, path, tmp_path, monkeypatch):
-    """A model of several batches of several pieces comes back byte for byte."""
+    """A model that is saved in several batches of several pieces is loaded byte for byte."""
     monkeypatch.setattr("spark_instructor.stages.persistence._PIECE_BYTES", 1 << 16)
     monkeypatch.setattr("spark_instructor.stages.persistence._PIECES_PER_BATCH", 5)
     stage = embedder(tiny)
     stage.save(path)
-    assert len([one for one in files_of(path).glob("files/*") if one.is_dir()]) > 1
+    assert len([child for child in files_of(path).glob("files/*") if child.is_dir()]) > 1
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     loaded = InstructorEmbeddings.load(path)
     assert loaded.getModel().startswith(str(tmp_path))
@@ -264,9 +264,9 @@ def test_what_load_refuses(spark, tiny, path, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"names a file '\.\./outside', which no stage saves"):
         InstructorEmbeddings.load(path)
     cache = tmp_path / "cold" / "spark_instructor"
-    assert list(cache.iterdir()) == [], "what was refused left something behind"
+    assert list(cache.iterdir()) == [], "a refused load left files in the cache"
 
-    # A stranger's model, under the name that one's own has in the cache.
+    # The saved folder contains another model, under the name of a model that the cache could contain.
     own = prepare(tiny)
     stranger = prepare(write_checkpoint(tmp_path / "tiny", seed=1), into=tmp_path / "stranger")
     manifest = json.loads((stranger / MANIFEST).read_text())

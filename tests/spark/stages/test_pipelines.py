@@ -1,4 +1,4 @@
-"""Saving and loading pipelines: as pyspark does, and on clients on which pyspark cannot."""
+"""Saving and loading pipelines in pyspark's format, also on clients on which pyspark cannot save them."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ from spark_instructor import (
 
 @pytest.fixture
 def path(tmp_path):
-    """Where a test saves, as every session kind takes it."""
+    """Return the URI that a test saves to; every kind of session accepts it."""
     return f"file://{tmp_path}/saved"
 
 
@@ -32,7 +32,7 @@ def data(spark):
 
 @pytest.fixture(scope="module")
 def pipeline(tiny):
-    """A user's stage, stages of the JVM of which one is fitted, and a pipeline of stages of this package."""
+    """Build a pipeline of a user's stage, two JVM stages (one must be fitted) and a pipeline of this package."""
     embeddings = InstructorEmbeddings(model=str(tiny), inputCols="documents", outputCol="embeddings", storageRef="tiny")
     return Pipeline(
         stages=[
@@ -50,7 +50,7 @@ def fitted(pipeline, data):
 
 
 @pytest.fixture(scope="module")
-def wanted(fitted, data):
+def expected(fitted, data):
     return fitted.transform(data).collect()
 
 
@@ -59,7 +59,7 @@ def save_with_pyspark(pipeline, path):
 
 
 def uids(pipeline):
-    """The uids of all stages, as nested as they are."""
+    """Return the uids of all stages, in lists that are nested like the pipelines."""
     if not isinstance(pipeline, Pipeline | PipelineModel):
         return pipeline.uid
     stages = pipeline.getStages() if isinstance(pipeline, Pipeline) else pipeline.stages
@@ -75,26 +75,26 @@ def uids(pipeline):
     ],
     ids=["ours-ours", "ours-pyspark", "pyspark-ours"],
 )
-def test_fitted(data, fitted, wanted, path, save, load):
+def test_fitted(data, fitted, expected, path, save, load):
     save(fitted, path)
     loaded = load(path)
     assert uids(loaded) == uids(fitted)
-    assert loaded.transform(data).collect() == wanted
+    assert loaded.transform(data).collect() == expected
 
 
-def test_not_fitted(data, pipeline, wanted, path):
-    """Also under a name that Spark's readers take for a pattern."""
+def test_not_fitted(data, pipeline, expected, path):
+    """A Pipeline that is not fitted can be saved, also under a name that Spark's readers interpret as a pattern."""
     save_pipeline(Pipeline(stages=[]), f"{path}/run1")
     save_pipeline(pipeline, f"{path}/run[1]")
     loaded = load_pipeline(f"{path}/run[1]")
     assert uids(loaded) == uids(pipeline)
-    assert loaded.fit(data).transform(data).collect() == wanted
+    assert loaded.fit(data).transform(data).collect() == expected
     assert load_pipeline(f"{path}/run1").getStages() == []
 
 
 @pytest.mark.one_kind
 def test_a_pipeline_that_the_jvm_saved(data, path):
-    """If all stages are the JVM's, the JVM saves the pipeline too, and the metadata name Scala classes."""
+    """If all stages are JVM stages, the JVM also saves the pipeline, and its metadata names Scala classes."""
     pipeline = Pipeline(stages=[Pipeline(stages=[VectorAssembler(inputCols=["number"], outputCol="features")])])
     pipeline.save(path)
     loaded = load_pipeline(path)
@@ -103,7 +103,7 @@ def test_a_pipeline_that_the_jvm_saved(data, path):
 
 
 def test_a_client_without_a_jvm(data, tiny, path, monkeypatch):
-    """On the clients of Spark 3.5's Connect and of Databricks 15.4 and 16.4, all this raises."""
+    """The patched functions fail on the clients of Spark Connect 3.5 and of Databricks 15.4 and 16.4."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("this client has no SparkContext and no JVM")

@@ -1,19 +1,19 @@
-"""How many rows the model embeds for what an action asks, of `ROWS` in two partitions.
+"""How many rows the model embeds for each kind of action, if there are `ROWS` rows in two partitions.
 
 | action | embedded | why |
 | --- | --- | --- |
 | write | each row once | |
-| select of other columns | none | Spark prunes a UDF that nothing needs |
-| filter on an input column | what is left | pushed below the UDF even where it stands after the stage |
-| filter on the output | each row once | a plain projection would be computed for the filter and for the output: twice |
-| explode of the output | each row once | the same |
-| count | none | as the select |
-| limit | what one Arrow batch of the partitions read holds | Spark fills a batch before it looks at its rows |
-| sort | each row twice | Spark samples its input for the ranges before it sorts; write or cache first |
+| select of other columns | none | Spark removes a UDF whose result is not needed |
+| filter on an input column | each remaining row once | Spark applies the filter before the UDF, even if it comes later |
+| filter on the output | each row once | a plain projection would be computed twice: for the filter and for the output |
+| explode of the output | each row once | as for the filter on the output |
+| count | none | as for the select |
+| limit | one Arrow batch of each partition that is read | Spark fills a batch before it evaluates any row |
+| sort | each row twice | Spark samples the input to find the ranges before it sorts; write or cache the rows first |
 
-That a filter on the output does not embed twice is the work of the constant `explode` in the stage's plan; the
-other ways there are each have a price. A nondeterministic UDF would embed everything for a filter on an input
-column; exploding the vectors themselves, everything for a count and a select of other columns.
+A filter on the output does not embed twice, because the stage's plan contains an `explode` of a constant. The
+alternatives cost more: a nondeterministic UDF would embed all rows for a filter on an input column, and an `explode`
+of the vectors themselves would embed all rows for a count and for a select of other columns.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ ROWS = 12
 
 
 @pytest.fixture
-def embedded(monkeypatch, tmp_path):
-    """Runs an action and gives the number of rows that the stage's UDF was handed, in all workers together."""
+def count_embedded(monkeypatch, tmp_path):
+    """Return a function that runs an action and counts the rows that the stage's UDF gets, in all workers together."""
     log = tmp_path / "rows"
     path, original = str(log), embeddings.create_stage_udf
 
@@ -41,23 +41,23 @@ def embedded(monkeypatch, tmp_path):
         embed, returns = udf.func, udf.returnType
 
         def count(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-            def counted():
+            def log_frames():
                 for frame in frames:
                     with open(path, "a") as file:
                         file.write(f"{len(frame)}\n")
                     yield frame
 
-            yield from embed(counted())
+            yield from embed(log_frames())
 
         return pandas_udf(count, returns)
 
-    def rows_of(action):
+    def count_rows(action):
         log.write_text("")
         action()
         return sum(map(int, log.read_text().split()))
 
     monkeypatch.setattr(embeddings, "create_stage_udf", create_counting_udf)
-    return rows_of
+    return count_rows
 
 
 @pytest.fixture
@@ -89,18 +89,18 @@ def noop(df):
         pytest.param(lambda df: noop(df.orderBy("id")), 2 * ROWS, 2 * ROWS, id="sort"),
     ],
 )
-def test_embedded_rows(texts, stage, embedded, action, rows, observed):
+def test_embedded_rows(texts, stage, count_embedded, action, rows, observed):
     transformed, with_counts = stage.transform(texts), stage.observe(texts, Observation())
-    assert embedded(lambda: action(transformed)) == rows
-    assert embedded(lambda: action(with_counts)) == observed
+    assert count_embedded(lambda: action(transformed)) == rows
+    assert count_embedded(lambda: action(with_counts)) == observed
 
 
-def test_all_columns_together(spark, tiny, embedded):
-    """Several columns are one UDF: a row goes to the model once, with all its texts."""
+def test_all_columns_together(spark, tiny, count_embedded):
+    """One UDF embeds all input columns, so each row goes to the model once, with all its texts."""
     texts = spark.createDataFrame(
         [(f"title {i}", [f"body {i}"]) for i in range(ROWS)], "title string, body array<string>"
     )
     stage = InstructorEmbeddings.loadSavedModel(str(tiny)).setInputCols("title", "body").setOutputCols("t", "b")
-    both = stage.transform(texts)
-    assert embedded(lambda: noop(both.filter("t[0] > -2 and b[0][0] > -2"))) == ROWS
-    assert embedded(lambda: noop(both.select("b"))) == ROWS
+    transformed = stage.transform(texts)
+    assert count_embedded(lambda: noop(transformed.filter("t[0] > -2 and b[0][0] > -2"))) == ROWS
+    assert count_embedded(lambda: noop(transformed.select("b"))) == ROWS

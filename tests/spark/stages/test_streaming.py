@@ -1,4 +1,4 @@
-"""A file stream through the stage to Parquet, on every kind of session; killed streams are in test_faults.py."""
+"""A stream of files is embedded and written to Parquet on every kind of session; test_faults.py kills streams."""
 
 import json
 
@@ -10,7 +10,7 @@ from spark_instructor import InstructorEmbeddings
 
 @pytest.fixture
 def run(spark, tiny, tmp_path):
-    """Embed what has come to tmp_path/texts since the last run, and return all rows that there are then."""
+    """Return a function that embeds the new files in tmp_path/texts and returns all rows embedded so far."""
     stage = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector")
 
     def run():
@@ -35,6 +35,6 @@ def test_every_row_once(run, tiny_model, tmp_path):
     arrive(2, {i: texts[i] for i in (3, 4)})
     assert [row.id for row in run()] == [0, 1, 2, 3, 4]
     arrive(3, {5: texts[5]})
-    found = run()
-    assert {row.id: row.text for row in found} == texts and len(found) == len(texts)
-    assert_embedded(tiny_model, "", texts.values(), [row.vector for row in found])
+    rows = run()
+    assert {row.id: row.text for row in rows} == texts and len(rows) == len(texts)
+    assert_embedded(tiny_model, "", texts.values(), [row.vector for row in rows])

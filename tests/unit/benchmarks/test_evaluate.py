@@ -1,4 +1,4 @@
-"""The metrics of benchmarks/evaluate.py, on vectors whose figures are known."""
+"""The metrics of benchmarks/evaluate.py, on vectors for which the correct values are known."""
 
 import json
 import sys
@@ -13,17 +13,17 @@ sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
 from evaluate import Classification, Clustering, evaluate, read_tasks, retrieval, sensitivity, similarity
 
-COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
-LABELS = [{"colour": colour, "shape": shape} for colour in COLOURS for shape in SHAPES for _ in range(3)]
-ROWS = [{"text": f"{i} {found['colour']} {found['shape']}", **found} for i, found in enumerate(LABELS)]
-WORDINGS = {"colour": "by colour: ", "shape": "by shape: "}
+COLORS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
+LABELS = [{"color": color, "shape": shape} for color in COLORS for shape in SHAPES for _ in range(3)]
+ROWS = [{"text": f"{i} {labels['color']} {labels['shape']}", **labels} for i, labels in enumerate(LABELS)]
+WORDINGS = {"color": "by color: ", "shape": "by shape: "}
 
 
 def perfect(instruction, texts):
-    """Texts of one colour have one vector under an instruction that asks for it, else those of one shape."""
-    place = 1 if "colour" in instruction else 2
+    """Encode only the color of each text if the instruction asks for the color; otherwise encode only the shape."""
+    place = 1 if "color" in instruction else 2
     words = [text.split()[place] for text in texts]
-    return np.array([[word == known for known in COLOURS + SHAPES] for word in words], np.float32)
+    return np.array([[word == known for known in COLORS + SHAPES] for word in words], np.float32)
 
 
 def blind(_, texts):
@@ -31,23 +31,23 @@ def blind(_, texts):
 
 
 def test_sensitivity_of_perfect_and_blind_encoders():
-    assert sensitivity(perfect, ROWS, WORDINGS) == {"colour": 100, "shape": 100, "sensitivity": 100}
+    assert sensitivity(perfect, ROWS, WORDINGS) == {"color": 100, "shape": 100, "sensitivity": 100}
     assert sensitivity(blind, ROWS, WORDINGS)["sensitivity"] == pytest.approx(0)
 
 
 def test_retrieval_counts_and_discounts_by_rank():
     passages = np.eye(12, dtype=np.float32)
     queries = np.array([np.roll(np.arange(12, 0, -1), shift) for shift in (0, 0, 0)], np.float32)
-    found = retrieval(queries, passages, [{0}, {2}, {11}])  # ranked first, third, and not among the first ten
-    assert found["hit@1"] == pytest.approx(100 / 3)
-    assert found["hit@10"] == pytest.approx(200 / 3)
-    assert found["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2 + 0) / 3)
+    scores = retrieval(queries, passages, [{0}, {2}, {11}])  # ranks 1, 3 and 12
+    assert scores["hit@1"] == pytest.approx(100 / 3)
+    assert scores["hit@10"] == pytest.approx(200 / 3)
+    assert scores["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2 + 0) / 3)
 
 
 def test_retrieval_with_several_right_passages():
     queries = np.array([[3, 2, 1]], np.float32)
-    found = retrieval(queries, np.eye(3, dtype=np.float32), [{0, 2}])
-    assert found["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2) / (1 + 1 / np.log2(3)))
+    scores = retrieval(queries, np.eye(3, dtype=np.float32), [{0, 2}])
+    assert scores["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2) / (1 + 1 / np.log2(3)))
 
 
 def test_similarity_is_a_correlation_of_ranks():
@@ -63,15 +63,15 @@ def test_similarity_is_a_correlation_of_ranks():
 
 
 def test_tasks_run_without_and_with_their_instructions(tmp_path):
-    """Labels are colours, which this encoder sees only when asked for them."""
+    """The labels are colors, which this encoder encodes only if the instruction asks for them."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     tasks = [
-        Classification("classes", "rows.jsonl", "rows.jsonl", "colour", WORDINGS["colour"]),
-        Clustering("clusters", "rows.jsonl", "colour", WORDINGS["colour"]),
+        Classification("classes", "rows.jsonl", "rows.jsonl", "color", WORDINGS["color"]),
+        Clustering("clusters", "rows.jsonl", "color", WORDINGS["color"]),
     ]
-    found = {row["figure"]: row for row in evaluate(tasks, tmp_path, perfect)}
-    assert set(found) == {"5 nearest", "logistic regression", "v-measure"}
-    for figures in found.values():
+    results = {row["figure"]: row for row in evaluate(tasks, tmp_path, perfect)}
+    assert set(results) == {"5 nearest", "logistic regression", "v-measure"}
+    for figures in results.values():
         assert figures["with"] == pytest.approx(100)
         assert figures["without"] < 60
 

@@ -1,4 +1,4 @@
-"""Texts of very different lengths."""
+"""Fixtures for the tests of the encoder."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def varied_texts(cases):
-    """Texts of 0 to about 900 tokens, in no order of length."""
+    """Return texts of 0 to about 900 tokens, not sorted by length."""
     words = " ".join(case["text"] for case in cases[:20]).split()
     draw = random.Random(7)
     lengths = [0, 1, 2, 400, 3, 9, 60, 130, 1, 25, 250, 40]

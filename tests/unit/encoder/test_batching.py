@@ -1,4 +1,4 @@
-"""Batches: every sequence once, longest first, within the budget."""
+"""Batches contain every sequence once, start with the longest, and stay within the token budget."""
 
 from itertools import pairwise
 
@@ -13,19 +13,19 @@ LENGTHS = st.lists(st.integers(1, 600), max_size=200).map(lambda lengths: np.arr
 
 @given(LENGTHS, st.integers(1, 3000), st.none() | st.integers(1, 40))
 def test_batches(lengths, max_tokens, max_batch):
-    found = list(make_batches(lengths, max_tokens, max_batch))
-    order = np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
+    batches = list(make_batches(lengths, max_tokens, max_batch))
+    order = np.concatenate([*batches, np.zeros(0, np.int64)]).astype(np.int64)
     assert sorted(order) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) <= 0).all()
-    for batch in found:
+    for batch in batches:
         assert len(batch) == 1 or lengths[batch].sum() <= max_tokens
         assert max_batch is None or 1 <= len(batch) <= max_batch
 
 
 @given(LENGTHS, st.integers(1, 3000))
 def test_no_batch_could_take_one_more(lengths, max_tokens):
-    found = list(make_batches(lengths, max_tokens))
-    for batch, following in pairwise(found):
+    batches = list(make_batches(lengths, max_tokens))
+    for batch, following in pairwise(batches):
         assert lengths[batch].sum() + lengths[following[0]] > max_tokens
 
 

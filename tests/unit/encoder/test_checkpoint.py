@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be used: each is refused with a message that names the file and the fault."""
+"""Checkpoints that cannot be used are refused with an error that names the file and the fault."""
 
 import json
 import os
@@ -16,15 +16,15 @@ PREFIX = "sentence_transformers.models."
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """One good checkpoint for each way to store weights; the tests break copies."""
+def originals(tmp_path_factory):
+    """Write a valid checkpoint for each way to store weights; the tests damage copies of them."""
     root = tmp_path_factory.mktemp("whole")
     return {kind: write_checkpoint(root / kind, stored_as=kind) for kind in ("safetensors", "sharded", "bin")}
 
 
 @pytest.fixture
-def checkpoint(whole, tmp_path):
-    return shutil.copytree(whole["safetensors"], tmp_path / "checkpoint")
+def checkpoint(originals, tmp_path):
+    return shutil.copytree(originals["safetensors"], tmp_path / "checkpoint")
 
 
 def assert_refused(checkpoint, into, error, says):
@@ -175,16 +175,16 @@ def test_json_in_another_encoding(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../other/2_Dense", "/2_Dense", "2_Dense/../../other/2_Dense", "{other}/2_Dense"])
-def test_module_outside_the_checkpoint(whole, checkpoint, tmp_path, path):
-    """A good Dense layer lies at each of those places; it is not read."""
-    other = shutil.copytree(whole["safetensors"], tmp_path / "other")
+def test_module_outside_the_checkpoint(originals, checkpoint, tmp_path, path):
+    """A path that leads out of the checkpoint is refused, even if there is a valid Dense layer at its end."""
+    other = shutil.copytree(originals["safetensors"], tmp_path / "other")
     listed = modules("Transformer", "Pooling", "Dense", Dense=path.format(other=other))
     write_json(checkpoint / "modules.json", listed)
     assert_refused(checkpoint, tmp_path / "prepared", ValueError, "leads out of the checkpoint")
 
 
 class TestShapes:
-    """Weights that do not belong to their config.json."""
+    """Weights whose shapes do not match config.json."""
 
     @pytest.mark.parametrize(
         ("changes", "tensor"),
@@ -235,8 +235,8 @@ class TestShapes:
         tensors = tensors_of(checkpoint)
         del tensors[name]
         write_weights(checkpoint, tensors, stored_as)
-        asked = "embed_tokens" if name == "shared.weight" else name
-        assert_refused(checkpoint, tmp_path / "prepared", ValueError, f"has no tensor .*{asked}")
+        pattern = "embed_tokens" if name == "shared.weight" else name
+        assert_refused(checkpoint, tmp_path / "prepared", ValueError, f"has no tensor .*{pattern}")
 
     def test_whole_numbers(self, checkpoint, tmp_path):
         write_weights(checkpoint, tensors_of(checkpoint), dtype=torch.int8)
@@ -246,9 +246,9 @@ class TestShapes:
 class TestDamagedWeights:
     @pytest.mark.parametrize("kept", [0, 4, 9, 100, 0.3, 0.999])
     @pytest.mark.parametrize("stored_as", ["safetensors", "sharded", "bin"])
-    def test_cut(self, whole, tmp_path, stored_as, kept):
-        """A download that broke off, at any point."""
-        checkpoint = shutil.copytree(whole[stored_as], tmp_path / "checkpoint")
+    def test_cut(self, originals, tmp_path, stored_as, kept):
+        """Weights are truncated at various points, as by a download that was interrupted."""
+        checkpoint = shutil.copytree(originals[stored_as], tmp_path / "checkpoint")
         name = {"sharded": "model-00002-of-00002.safetensors", "bin": "pytorch_model.bin"}.get(
             stored_as, "model.safetensors"
         )
@@ -259,7 +259,7 @@ class TestDamagedWeights:
     @pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"version https://git-lfs.github.com/spec/v1\n", b"PK"])
     @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
     def test_something_else(self, checkpoint, tmp_path, name, content):
-        """A web page or a git-lfs pointer under the name of the weights."""
+        """The file of the weights contains a web page, a git-lfs pointer or a damaged zip file."""
         (checkpoint / "model.safetensors").unlink()
         (checkpoint / name).write_bytes(content * 5)
         assert_refused(checkpoint, tmp_path / "prepared", ValueError, rf"{name} (is not a complete|was refused)")
@@ -282,7 +282,7 @@ class _RunsCode:
 @pytest.mark.parametrize("of", ["", "2_Dense"], ids=["encoder", "Dense"])
 @pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "bare pickle"])
 def test_pickle_that_would_run_code(checkpoint, tmp_path, as_zip, of):
-    """Refused and, as the missing mark shows, not run; by pickle itself it would run."""
+    """The pickle is refused and its code does not run, although pickle itself would run it."""
     mark = tmp_path / "mark"
     (checkpoint / of / "model.safetensors").unlink()
     weights = checkpoint / of / "pytorch_model.bin"
@@ -299,16 +299,16 @@ def test_pickle_that_would_run_code(checkpoint, tmp_path, as_zip, of):
 
 class TestShardIndex:
     @pytest.fixture
-    def sharded(self, whole, tmp_path):
-        return shutil.copytree(whole["sharded"], tmp_path / "checkpoint")
+    def sharded(self, originals, tmp_path):
+        return shutil.copytree(originals["sharded"], tmp_path / "checkpoint")
 
     @pytest.mark.parametrize(
         "shard",
         ["../other/model.safetensors", "/model.safetensors", "pytorch_model.bin", "sub/model.safetensors", 3, None, []],
         ids=repr,
     )
-    def test_names_something_else(self, whole, sharded, tmp_path, shard):
-        shutil.copytree(whole["safetensors"], tmp_path / "other")
+    def test_names_something_else(self, originals, sharded, tmp_path, shard):
+        shutil.copytree(originals["safetensors"], tmp_path / "other")
         edit_json(sharded / "model.safetensors.index.json", weight_map={"shared.weight": shard})
         assert_refused(sharded, tmp_path / "prepared", ValueError, "expected a safetensors file in the same folder")
 
@@ -331,18 +331,18 @@ class TestShardIndex:
 
 @pytest.mark.parametrize("without", ["tokenizer.json", "spiece.model"])
 def test_added_tokens_that_the_tokenizer_has(checkpoint, without):
-    """As T5's own slow tokenizer lists them, in both spellings."""
+    """Both files that can list added tokens are accepted with the tokens that T5's slow tokenizer writes."""
     (checkpoint / without).unlink()
-    listed = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"<extra_id_{i}>": 999 - i for i in range(100)}}
-    write_json(checkpoint / "added_tokens.json", listed)
-    by_id = {str(number): {"content": token, "special": True} for token, number in listed.items()}
+    token_ids = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"<extra_id_{i}>": 999 - i for i in range(100)}}
+    write_json(checkpoint / "added_tokens.json", token_ids)
+    by_id = {str(number): {"content": token, "special": True} for token, number in token_ids.items()}
     edit_json(checkpoint / "tokenizer_config.json", added_tokens_decoder=by_id, truncation_side="right")
     prepare(checkpoint)
 
 
 @pytest.mark.parametrize("without", ["sentence_bert_config.json", "tokenizer.json", "spiece.model"])
 def test_what_may_be_missing(checkpoint, without):
-    """As may 3_Normalize, which modules.json names and no folder holds."""
+    """These files are optional, and so is the folder 3_Normalize, although modules.json names it."""
     (checkpoint / without).unlink()
     assert not (checkpoint / "3_Normalize").exists()
     assert InstructorModel.from_pretrained(checkpoint).encode("", ["a text"]).any()

@@ -1,6 +1,6 @@
-"""Malformed checkpoints: `prepare` refuses each with a clear error and leaves no trace, or accepts it on purpose.
+"""`prepare` refuses malformed checkpoints with a clear error and leaves nothing behind; it accepts harmless oddities.
 
-The cases are in tests/hostile. Each is a subtest, so a failure names its case and the others still run.
+The cases are in tests/hostile. Each case is a subtest, so a failure names its case and the others still run.
 """
 
 import os
@@ -23,7 +23,7 @@ TEXTS = ["", "a text", "ﬁne ＡＢＣ ① ½ é, and another of some more word
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-    """A folder that holds each healthy checkpoint."""
+    """Return a folder that contains every healthy checkpoint."""
     root = tmp_path_factory.mktemp("healthy")
     write_healthy(root)
     return root
@@ -42,7 +42,7 @@ def place(tmp_path):
 
 @contextmanager
 def new_place(place):
-    """A folder to work in, with a cache, temporary files and a secret of its own; it is removed in the end."""
+    """Create a working folder with its own cache, temporary folder and secret, and remove it afterwards."""
     (place / "tmp").mkdir(parents=True)
     (place / "secret.txt").write_text(SECRET)
     write_json(place / "secret.json", {"password": SECRET})
@@ -61,9 +61,9 @@ def vectors(prepared):
 
 
 def list_everything(place):
-    """Everything in a place except its cache, with what would show a change."""
+    """List everything in a working folder except its cache, with the attributes that would reveal a change."""
     return {
-        # A folder's times change with a temporary file in it, such as torch's own, that is gone again.
+        # The times of a folder are left out: a temporary file, such as torch's, changes them and is then removed.
         path: (stat.st_ino, stat.st_mode, None if S_ISDIR(stat.st_mode) else (stat.st_size, stat.st_mtime_ns))
         for folder, folders, files in os.walk(place)
         for path in (os.path.join(folder, name) for name in (*folders, *files))
@@ -111,7 +111,7 @@ def test_refused_or_accepted(subtests, healthy, healthy_vectors, tmp_path, kind)
             if case.error_names is None:
                 assert_accepted(place, folder, healthy_vectors)
             else:
-                # A prepared folder of float32 would be used as it is, so another precision makes `prepare` write.
+                # `prepare` would use a prepared float32 folder as it is; another precision makes it write a new one.
                 precision = "bfloat16" if case.checkpoint == "prepared" else "float32"
                 assert_refused(place, folder, case.error_names, precision)
 
@@ -120,7 +120,7 @@ NAMES = ["x" * 255, " ", "a b", "\n", ".hidden", "~", "ﬁ", "-rf", "models--a--
 
 
 def test_name_of_a_folder(subtests, healthy, healthy_vectors, place):
-    """A folder may have any name; the prepared folder gets a plain one, in the cache."""
+    """A checkpoint's folder may have any name; the prepared folder in the cache gets a plain one."""
     for name in NAMES:
         with subtests.test(name=ascii(name)[:30]):
             prepared = prepare(shutil.copytree(healthy / "safetensors", place / "in" / name))

@@ -1,4 +1,4 @@
-"""Matrix products: torch's private operators and the public ones give the same, in every precision."""
+"""Matrix products: torch's private operators and its public ones give the same results in every precision."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from spark_instructor.encoder import linear
 from spark_instructor.encoder.linear import Linear, QuantizedLinear, quantize
 
 SHAPES = [(1, 1, 1), (3, 7, 5), (130, 256, 513)]
-# bfloat16 keeps 8 bits of a result; a float32 product that fell back to it or to TF32 would miss its bound.
+# bfloat16 keeps 8 bits of a result. A float32 product computed in bfloat16 or TF32 would exceed float32's bounds.
 BOUNDS = {torch.float32: {"atol": 1e-4, "rtol": 1e-5}, torch.bfloat16: {"atol": 0.1, "rtol": 1e-2}}
 
 
@@ -27,10 +27,10 @@ def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide
     product = Linear(weight)
     if packed:
         product = product.pack(linear._MIN_ROWS_TO_PACK)
-    found = product(x)
-    assert found.dtype == precision
+    actual = product(x)
+    assert actual.dtype == precision
     exact = x.to(precision).double() @ weight.double().T
-    torch.testing.assert_close(found.double(), exact, **BOUNDS[precision])
+    torch.testing.assert_close(actual.double(), exact, **BOUNDS[precision])
 
     out = Linear((normal(7, wide_out, seed=2) / wide_out**0.5).to(precision))
     hidden = exact.relu().to(precision)
@@ -45,27 +45,27 @@ def test_few_rows_are_not_worth_packing():
 @pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize(("rows", "wide_in", "wide_out"), SHAPES)
 def test_quantized_products(monkeypatch, rows, wide_in, wide_out, onednn):
-    """As exact as 8 bits on either side allow: each input is off by half a step at most."""
+    """A product is as exact as 8-bit inputs allow: rounding moves each input by at most half a step."""
     if onednn and not linear._QUANTIZED:
         pytest.skip("this torch or this processor has no quantized operator")
     monkeypatch.setattr(linear, "_QUANTIZED", onednn)
     x, weight = normal(rows, wide_in), normal(wide_out, wide_in, seed=1)
     product = QuantizedLinear(*quantize(weight))
-    found = product(x)
-    assert found.dtype == torch.float32
+    actual = product(x)
+    assert actual.dtype == torch.float32
     exact = x.double() @ weight.double().T
-    assert ((found - exact).abs() <= half_steps(x, weight, levels=127) + 1e-5).all()
+    assert ((actual - exact).abs() <= half_steps(x, weight, levels=127) + 1e-5).all()
 
     of_out = normal(7, wide_out, seed=2)
-    hidden = found.relu()
+    hidden = actual.relu()
     exact = hidden.double() @ of_out.double().T
-    found = product.feed_forward(x, QuantizedLinear(*quantize(of_out)))
-    # Never negative, the hidden values have all 8 bits to themselves.
-    assert ((found - exact).abs() <= half_steps(hidden, of_out, levels=255) + 1e-5).all()
+    actual = product.feed_forward(x, QuantizedLinear(*quantize(of_out)))
+    # The hidden values are never negative, so all 8 bits are available for their magnitude.
+    assert ((actual - exact).abs() <= half_steps(hidden, of_out, levels=255) + 1e-5).all()
 
 
 def half_steps(x, weight, levels):
-    """The most that rounding moves a product: half a step of either side times the other side."""
+    """Return the largest error that rounding can cause: half a step of each factor times the other factor."""
     step_of_x = x.abs().amax(1, keepdim=True) / levels
     step_of_weight = weight.abs().amax(1) / 127
     return step_of_x / 2 * weight.abs().sum(1) + step_of_weight / 2 * (
@@ -74,7 +74,7 @@ def half_steps(x, weight, levels):
 
 
 def test_quantized_products_agree(monkeypatch):
-    """Integers sum exactly: the private operator and the public one differ by rounding alone."""
+    """Integer sums are exact, so the private operator and the public one differ only by rounding."""
     if not linear._QUANTIZED:
         pytest.skip("this torch or this processor has no quantized operator")
     x, weight = normal(64, 300), quantize(normal(200, 300, seed=1))
@@ -84,7 +84,7 @@ def test_quantized_products_agree(monkeypatch):
 
 
 def test_quantized_rows_do_not_meet():
-    """Each row has its own scale: a large one does not coarsen its neighbours, and a row of zeros stays one."""
+    """Each row has its own scale: large values do not affect other rows, and a row of zeros stays zero."""
     weight = quantize(torch.cat([normal(8, 16), torch.zeros(1, 16)]))
     x = normal(3, 16)
     together = QuantizedLinear(*weight)(torch.cat([x, x * 1e6, torch.zeros(1, 16)]))
@@ -107,7 +107,7 @@ def test_inputs_are_left_alone():
 
 
 def test_missing_operators_are_noticed(monkeypatch):
-    """Builds of torch without oneDNN are taken to the public operators."""
+    """Builds of torch without oneDNN use the public operators."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not linear._has_pointwise(torch.float32)
     assert not linear._has_quantized()

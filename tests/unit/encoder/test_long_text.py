@@ -1,4 +1,4 @@
-"""long_text="average": overlapping windows, each with the instruction, averaged by their pooled tokens."""
+"""long_text="average": overlapping windows, each with the instruction, averaged by the number of pooled tokens."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ INSTRUCTION_TOKENS = 2
 
 @pytest.fixture(scope="module")
 def words(tiny_model):
-    """Words of exactly one token each, in joined text too, so that windows can be cut out of the text itself."""
+    """Return words that are one token each, also within a text, so that a test can cut windows out of the text."""
     candidates = [
         "the",
         "of",
@@ -33,8 +33,8 @@ def words(tiny_model):
         "by",
         "an",
     ]
-    counted = tiny_model.encode_counted("", candidates).tokens
-    single = [word for word, tokens in zip(candidates, counted, strict=True) if tokens == 2]
+    token_counts = tiny_model.encode_counted("", candidates).tokens
+    single = [word for word, tokens in zip(candidates, token_counts, strict=True) if tokens == 2]
     assert len(single) >= 10
     return single * (2000 // len(single))
 
@@ -50,7 +50,7 @@ def average(model, texts, **settings):
 @pytest.mark.parametrize(
     ("max_length", "count", "windows"),
     [
-        # A window has room for max_length - 1 - INSTRUCTION_TOKENS words; the next overlaps it by a tenth of them.
+        # A window holds max_length - 1 - INSTRUCTION_TOKENS words and overlaps the next one by a tenth of them.
         (23, 20, [(0, 20)]),
         (23, 21, [(0, 20), (18, 21)]),
         (23, 38, [(0, 20), (18, 38)]),
@@ -64,15 +64,15 @@ def average(model, texts, **settings):
 def test_average_by_hand(tiny_model, words, max_length, count, windows, max_batch):
     encoded = average(tiny_model, [text_of(words[:count])], max_length=max_length, max_batch=max_batch)
     vectors = tiny_model.encode(INSTRUCTION, [text_of(words[start:stop]) for start, stop in windows])
-    pooled = [stop - start + 1 for start, stop in windows]  # </s> counts
-    wanted = np.average(vectors, axis=0, weights=pooled)
-    np.testing.assert_allclose(encoded.vectors[0], wanted / np.linalg.norm(wanted), atol=TOLERANCE, rtol=0)
+    pooled = [stop - start + 1 for start, stop in windows]  # + 1 for </s>
+    expected = np.average(vectors, axis=0, weights=pooled)
+    np.testing.assert_allclose(encoded.vectors[0], expected / np.linalg.norm(expected), atol=TOLERANCE, rtol=0)
     assert encoded.tokens.tolist() == [INSTRUCTION_TOKENS + count + 1]
     assert not encoded.truncated.any()
 
 
 def test_one_window_equals_truncate(tiny_model, cases):
-    """For every golden case within the limit, and its count of tokens too."""
+    """A text that fits into one window has the same vector and token count in both modes."""
     short = [case for case in cases if case["n_tokens"] < 512]
     arguments = [case["instruction"] for case in short], [case["text"] for case in short]
     cut, averaged = tiny_model.encode_counted(*arguments), tiny_model.encode_counted(*arguments, long_text="average")
@@ -82,17 +82,17 @@ def test_one_window_equals_truncate(tiny_model, cases):
 
 
 def test_long_and_short_together(tiny_model, words):
-    """Windows of several texts are batched together and still find their own text."""
+    """Windows of different texts share batches, but each is averaged into the vector of its own text."""
     texts = [text_of(words[:count]) for count in (3, 900, 0, 40, 1500, 509, 510)]
     together = average(tiny_model, texts)
     alone = [average(tiny_model, [text]) for text in texts]
-    np.testing.assert_allclose(together.vectors, np.concatenate([one.vectors for one in alone]), atol=TOLERANCE)
-    assert together.tokens.tolist() == [one.tokens[0] for one in alone]
+    np.testing.assert_allclose(together.vectors, np.concatenate([encoded.vectors for encoded in alone]), atol=TOLERANCE)
+    assert together.tokens.tolist() == [encoded.tokens[0] for encoded in alone]
     np.testing.assert_allclose(np.linalg.norm(together.vectors, axis=1), 1, atol=TOLERANCE)
 
 
 def test_end_of_the_text_counts(tiny_model, words):
-    """What truncating does not see changes the average."""
+    """Words beyond the limit change the average, although truncation ignores them."""
     texts = [text_of(words[:600]), text_of(words[:510] + ["capital"] * 90)]
     cut = tiny_model.encode(INSTRUCTION, texts)
     np.testing.assert_allclose(cut[0], cut[1], atol=TOLERANCE)
@@ -102,15 +102,16 @@ def test_end_of_the_text_counts(tiny_model, words):
 
 def test_not_normalized(tiny_model, words):
     windows = [text_of(words[:20]), text_of(words[18:30])]
-    wanted = np.average(tiny_model.encode(INSTRUCTION, windows, normalize=False), axis=0, weights=[21, 13])
-    found = average(tiny_model, [text_of(words[:30])], max_length=23, normalize=False).vectors[0]
-    np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+    expected = np.average(tiny_model.encode(INSTRUCTION, windows, normalize=False), axis=0, weights=[21, 13])
+    actual = average(tiny_model, [text_of(words[:30])], max_length=23, normalize=False).vectors[0]
+    np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
 
 
 def test_cap_on_windows(monkeypatch, tiny_model, words):
-    """What lies behind the last window is cut, and flagged."""
+    """Words after the last window are cut off, and the text is flagged as truncated."""
     monkeypatch.setattr(model_module, "MAX_WINDOWS", 3)
-    texts = [text_of(words[:count]) for count in (56, 57, 500)]  # 20, then 18 words more a window
+    # The first window holds 20 words, and each later window adds 18.
+    texts = [text_of(words[:count]) for count in (56, 57, 500)]
     encoded = average(tiny_model, texts, max_length=23)
     assert encoded.truncated.tolist() == [False, True, True]
     assert encoded.tokens.tolist() == [INSTRUCTION_TOKENS + 57, INSTRUCTION_TOKENS + 57, INSTRUCTION_TOKENS + 57]
@@ -119,7 +120,7 @@ def test_cap_on_windows(monkeypatch, tiny_model, words):
 
 @pytest.mark.parametrize("long_text", ["truncate", "average"])
 def test_instruction_that_fills_the_limit(tiny_model, words, long_text):
-    """Only `</s>` is left for the pool: a finite vector, flagged, and no endless windows."""
+    """Only `</s>` is left to pool: the vector is finite, the text is flagged, and `cut_windows` terminates."""
     encoded = tiny_model.encode_counted(
         text_of(words[:30]), [text_of(words[30:400]), ""], max_length=20, long_text=long_text
     )
@@ -138,14 +139,14 @@ def test_instruction_that_leaves_one_token(tiny_model, words):
 
 
 def test_zero_vectors_stay_zero(tiny_model):
-    """An instruction that covers every token, batched with others."""
+    """An instruction that covers every token of a text gives a zero vector, also in a batch with other texts."""
     vectors = tiny_model.encode(["Cha", "", "Cha"], ["nge", "text", "nge"], long_text="average")
     assert [bool(vector.any()) for vector in vectors] == [False, True, False]
 
 
 def test_random_model_without_dense(tmp_path, words):
-    """The same rule holds where there is no Dense layer."""
+    """The same rule holds for a model without a Dense layer."""
     model = InstructorModel.from_pretrained(write_checkpoint(tmp_path / "model", dimension=None, max_length=23))
-    found = average(model, [text_of(words[:38])]).vectors[0]
-    wanted = model.encode(INSTRUCTION, [text_of(words[:20]), text_of(words[18:38])]).sum(axis=0)
-    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), atol=TOLERANCE)
+    actual = average(model, [text_of(words[:38])]).vectors[0]
+    expected = model.encode(INSTRUCTION, [text_of(words[:20]), text_of(words[18:38])]).sum(axis=0)
+    np.testing.assert_allclose(actual, expected / np.linalg.norm(expected), atol=TOLERANCE)

@@ -1,4 +1,4 @@
-"""InstructorModel: the golden vectors however they are stored and batched, and what `encode` takes."""
+"""InstructorModel: the golden vectors for every storage format and batch size, and the arguments of `encode`."""
 
 import json
 import sys
@@ -33,21 +33,21 @@ class TestGoldens:
         assert_close(encode_cases(tiny_model, [cases[i] for i in order]).vectors, golden_vectors[order])
 
     def test_one_instruction_for_all(self, tiny_model, cases, golden_vectors):
-        """The common call, against the per-text form of the other tests."""
-        chosen = [i for i, case in enumerate(cases) if case["instruction"] == "Represent the Science title: "]
-        assert len(chosen) > 10
-        vectors = tiny_model.encode("Represent the Science title: ", [cases[i]["text"] for i in chosen])
-        assert_close(vectors, golden_vectors[chosen])
+        """One instruction for all texts, the usual call; the other tests pass one instruction per text."""
+        indices = [i for i, case in enumerate(cases) if case["instruction"] == "Represent the Science title: "]
+        assert len(indices) > 10
+        vectors = tiny_model.encode("Represent the Science title: ", [cases[i]["text"] for i in indices])
+        assert_close(vectors, golden_vectors[indices])
 
     def test_truncated_flags(self, tiny_model, cases):
-        """The flag is set where the whole text has more tokens than were read."""
+        """The flag is set if the full text has more tokens than were read."""
         truncated = encode_cases(tiny_model, cases).truncated
         flagged = {case["id"] for case, cut in zip(cases, truncated, strict=True) if cut}
         assert flagged == {"len513", "len2000", "english-long", "instr509", "instr511", "instr600"}
 
     @pytest.mark.parametrize("tokens", [1, 100, 100_000])
     def test_cut_for_the_cache(self, monkeypatch, tiny, cases, golden_vectors, tokens):
-        """However many tokens make a batch, and batches a step."""
+        """The vectors do not depend on the number of tokens per batch or of batches per step."""
         monkeypatch.setattr(model_module, "_CPU_BATCH_TOKENS", tokens)
         monkeypatch.setattr(model_module, "_CPU_BATCHES_IN_STEP", 3)
         assert_close(encode_cases(InstructorModel.from_pretrained(tiny), cases).vectors, golden_vectors)
@@ -55,14 +55,14 @@ class TestGoldens:
     @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
     @pytest.mark.parametrize("max_batch", [1, 32])
     def test_narrow_precisions(self, tiny, cases, golden_vectors, max_batch, precision):
-        found = encode_cases(
+        vectors = encode_cases(
             InstructorModel.from_pretrained(tiny, precision=precision), cases, max_batch=max_batch
         ).vectors
-        assert found.dtype == np.float32
+        assert vectors.dtype == np.float32
         nonzero = golden_vectors.any(axis=1)
-        assert not found[~nonzero].any()
-        assert (found * golden_vectors).sum(axis=1)[nonzero].min() >= 0.999
-        np.testing.assert_allclose(np.linalg.norm(found[nonzero], axis=1), 1, atol=1e-6)
+        assert not vectors[~nonzero].any()
+        assert (vectors * golden_vectors).sum(axis=1)[nonzero].min() >= 0.999
+        np.testing.assert_allclose(np.linalg.norm(vectors[nonzero], axis=1), 1, atol=1e-6)
 
     @pytest.mark.parametrize("stored_as", ["bin", "safetensors", "sharded"])
     @pytest.mark.parametrize("without", [(), ("tokenizer.json",), ("spiece.model",)], ids=["both", "spiece", "json"])
@@ -76,13 +76,13 @@ class TestGoldens:
     @pytest.mark.parametrize("private", [True, False], ids=["onednn", "public"])
     @pytest.mark.parametrize(("precision", "tolerance"), [("float32", TOLERANCE), ("bfloat16", 0.03), ("int8", 0.03)])
     def test_either_matrix_product(self, monkeypatch, tiny, cases, golden_vectors, precision, tolerance, private):
-        """Where torch's private operators are missing, public ones give the same vectors."""
+        """If torch lacks the private operators, the public ones give the same vectors."""
         if private and not all([linear._QUANTIZED, *linear._POINTWISE.values()]):
             pytest.skip("this torch or this processor lacks one of the private operators")
         monkeypatch.setattr(linear, "_POINTWISE", dict.fromkeys(linear._POINTWISE, private))
         monkeypatch.setattr(linear, "_QUANTIZED", private)
-        found = encode_cases(InstructorModel.from_pretrained(tiny, precision=precision), cases).vectors
-        np.testing.assert_allclose(found, golden_vectors, atol=tolerance, rtol=0)
+        vectors = encode_cases(InstructorModel.from_pretrained(tiny, precision=precision), cases).vectors
+        np.testing.assert_allclose(vectors, golden_vectors, atol=tolerance, rtol=0)
 
 
 class TestArguments:
@@ -97,11 +97,11 @@ class TestArguments:
         assert_close(tiny_model.encode(instruction, texts), tiny_model.encode(["", ""], texts))
 
     def test_any_sequence(self, tiny_model):
-        """A pandas column is taken by position, whatever its index says."""
+        """A pandas Series is read by position; its index is ignored."""
         texts = ["one", "two words", "three words here"]
-        wanted = tiny_model.encode("query: ", texts)
-        assert_close(tiny_model.encode("query: ", pd.Series(texts, index=[7, 0, 1])), wanted)
-        assert_close(tiny_model.encode(np.array(["query: "] * 3), np.array(texts)), wanted)
+        expected = tiny_model.encode("query: ", texts)
+        assert_close(tiny_model.encode("query: ", pd.Series(texts, index=[7, 0, 1])), expected)
+        assert_close(tiny_model.encode(np.array(["query: "] * 3), np.array(texts)), expected)
 
     def test_not_normalized(self, tiny_model):
         texts = ["the capital of France", ""]
@@ -111,7 +111,7 @@ class TestArguments:
         assert_close(raw / norms, tiny_model.encode("", texts))
 
     def test_max_length(self, tiny_model):
-        """A lower limit reads the first tokens and `</s>`, and says so."""
+        """A lower limit reads only the first tokens and `</s>`, and flags the text as truncated."""
         encoded = tiny_model.encode_counted("", ["the to and of", "the to and"], max_length=4)
         assert encoded.tokens.tolist() == [4, 4]
         assert encoded.truncated.tolist() == [True, False]
@@ -159,23 +159,23 @@ class TestFromPretrained:
 
     @pytest.mark.parametrize("precision", PRECISIONS)
     def test_folder(self, tiny, cases, precision):
-        """A checkpoint, as a path or a str, and the folder that was prepared from it."""
+        """`from_pretrained` takes a checkpoint as a path or a str, and the folder that was prepared from it."""
         prepared = prepare(tiny, precision)
-        wanted = encode_cases(InstructorModel.load(prepared), cases[:5]).vectors
+        expected = encode_cases(InstructorModel.load(prepared), cases[:5]).vectors
         for folder in (tiny, str(tiny), prepared):
             model = InstructorModel.from_pretrained(folder, precision=precision)
             assert model.prepared.path == prepared
-            assert_close(encode_cases(model, cases[:5]).vectors, wanted)
+            assert_close(encode_cases(model, cases[:5]).vectors, expected)
 
     def test_default_precision(self, tiny):
         assert InstructorModel.from_pretrained(tiny).prepared.precision == "float32"
 
     def test_revision_is_asked_of_the_hub(self, monkeypatch, tiny):
-        asked = []
-        monkeypatch.setattr("spark_instructor.models.registry._download", lambda *args: asked.append(args) or tiny)
+        downloads = []
+        monkeypatch.setattr("spark_instructor.models.registry._download", lambda *args: downloads.append(args) or tiny)
         assert InstructorModel.from_pretrained("owner/model", "v1").dimension == 64
         assert InstructorModel.from_pretrained("instructor_base").dimension == 64
-        assert asked == [("owner/model", "v1"), ("hkunlp/instructor-base", None)]
+        assert downloads == [("owner/model", "v1"), ("hkunlp/instructor-base", None)]
 
     def test_device(self, tiny):
         with pytest.raises(RuntimeError, match="nowhere"):
@@ -194,7 +194,7 @@ class TestFromPretrained:
             InstructorModel.from_pretrained(name, **settings)
 
     def test_narrower_folder(self, tiny):
-        """The precision of a folder that was prepared is not guessed."""
+        """A folder that was prepared in int8 cannot be loaded in float32."""
         with pytest.raises(ValueError, match="was prepared in int8; float32 cannot be recovered"):
             InstructorModel.from_pretrained(prepare(tiny, "int8"))
 
@@ -206,15 +206,15 @@ from spark_instructor.encoder import InstructorModel
 InstructorModel.load(sys.argv[1]).encode("query: ", ["a text"])
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
-    imported = json.loads(run_python("-c", code, prepare(tiny), cwd=tmp_path))
-    assert "torch" in imported
-    assert not {"transformers", "sentence_transformers", "sentencepiece", "huggingface_hub", "pyspark"} & set(imported)
+    modules = json.loads(run_python("-c", code, prepare(tiny), cwd=tmp_path))
+    assert "torch" in modules
+    assert not {"transformers", "sentence_transformers", "sentencepiece", "huggingface_hub", "pyspark"} & set(modules)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_weights_are_mapped_not_copied(tmp_path, precision):
-    """Workers of one host share the weights' pages: after an encode, none of them is a private copy."""
+    """Loading maps the weights, so the workers of a host share their memory; `encode` does not copy them either."""
     checkpoint = write_checkpoint(tmp_path / "model", d_model=512, d_ff=2048, num_heads=8, d_kv=64, num_layers=6)
     prepared = prepare(checkpoint, precision)
     code = """
@@ -234,16 +234,16 @@ model.encode("", ["the capital of France"])
 print(json.dumps({"loaded": loaded - before, "used": anonymous_kb() - before}))
 """
     warm_up = prepare(write_checkpoint(tmp_path / "tiny"), precision)
-    grown = json.loads(run_python("-c", code, prepared, warm_up, cwd=tmp_path))
+    growth = json.loads(run_python("-c", code, prepared, warm_up, cwd=tmp_path))
     weights_kb = (prepared / "model.safetensors").stat().st_size / 1024
     assert weights_kb > 35_000
-    assert grown["loaded"] < weights_kb / 5
-    assert grown["used"] < weights_kb / 3
+    assert growth["loaded"] < weights_kb / 5
+    assert growth["used"] < weights_kb / 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ru_maxrss in kilobytes")
 def test_long_texts_are_tokenized_a_few_at_a_time(tiny, tmp_path):
-    """A tokenizer's Encoding takes some 40 times the room of its text: 12 MB of texts must not need 500."""
+    """A tokenizer's Encoding takes about 40 times the memory of its text: 12 MB of texts must not take 500 MB."""
     code = """
 import json, resource, sys
 from spark_instructor.encoder import InstructorModel
@@ -269,16 +269,16 @@ def test_what_repeats_is_embedded_once(tiny, monkeypatch):
     texts = ["one text", "one text", "another", "one text", "one text", "one text"]
     alone = [model.encode_counted(i, [t]) for i, t in zip(instructions, texts, strict=True)]
 
-    passed = []
+    sequences = []
     mean_pool = model._encoder.mean_pool
 
-    def counted(batches):
-        passed.extend(sequence for batch in batches for sequence in batch.sequences)
+    def record_sequences(batches):
+        sequences.extend(sequence for batch in batches for sequence in batch.sequences)
         return mean_pool(batches)
 
-    monkeypatch.setattr(model._encoder, "mean_pool", counted)
+    monkeypatch.setattr(model._encoder, "mean_pool", record_sequences)
     together = model.encode_counted(instructions, texts)
-    assert len(passed) == 4
-    for one, vector, tokens in zip(alone, together.vectors, together.tokens, strict=True):
-        np.testing.assert_allclose(vector, one.vectors[0], atol=TOLERANCE)
-        assert tokens == one.tokens[0]
+    assert len(sequences) == 4
+    for result, vector, tokens in zip(alone, together.vectors, together.tokens, strict=True):
+        np.testing.assert_allclose(vector, result.vectors[0], atol=TOLERANCE)
+        assert tokens == result.tokens[0]

@@ -1,4 +1,4 @@
-"""The encoder against sentence-transformers, on random checkpoints of other shapes than the goldens'."""
+"""Compare the encoder with sentence-transformers on random checkpoints of many shapes."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,10 @@ XL = {"d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 1, "num_heads":
 
 
 def oracle(checkpoint):
-    """sentence-transformers leaves the instruction out of the pool by itself for the three hub names only."""
+    """Load a checkpoint with sentence-transformers, and exclude the instruction from pooling.
+
+    By default, sentence-transformers excludes it only for the three models on the hub, which it recognizes by name.
+    """
     sentence_transformers = pytest.importorskip("sentence_transformers")
     peer = sentence_transformers.SentenceTransformer(str(checkpoint), device="cpu")
     peer.set_pooling_include_prompt(False)
@@ -37,11 +40,11 @@ def oracle(checkpoint):
 
 
 def assert_as_oracle(peer, model, texts, instructions=INSTRUCTIONS):
-    """One call of ours over all instructions, so that what is batched together differs from the peer's."""
-    wanted = [peer.encode(texts, prompt=instruction, batch_size=4) for instruction in instructions]
-    found = model.encode(np.repeat(instructions, len(texts)).tolist(), texts * len(instructions))
-    assert np.abs(found).max() > 0.01
-    np.testing.assert_allclose(found, np.concatenate(wanted), atol=TOLERANCE, rtol=0)
+    """Compare vectors; our model gets all instructions in one call, so its batches differ from those of the oracle."""
+    expected = [peer.encode(texts, prompt=instruction, batch_size=4) for instruction in instructions]
+    actual = model.encode(np.repeat(instructions, len(texts)).tolist(), texts * len(instructions))
+    assert np.abs(actual).max() > 0.01
+    np.testing.assert_allclose(actual, np.concatenate(expected), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -66,7 +69,7 @@ def test_real_dimensions(tmp_path, varied_texts, shape):
 
 
 def test_attention_is_far_from_uniform(tmp_path, varied_texts):
-    """The other tests would show little if the random weights made every token attend to all alike."""
+    """The other tests would prove little if, with the random weights, every token attended equally to all tokens."""
     t5 = oracle(write_checkpoint(tmp_path / "model"))[0]
     t5.auto_model.set_attn_implementation("eager")
     ids = t5.tokenizer(varied_texts[6], return_tensors="pt")
@@ -87,7 +90,7 @@ def test_half_precision_on_the_hub_is_widened(tmp_path, varied_texts, dtype, sto
 
 @pytest.mark.parametrize("dimension", [24, None])
 def test_saved_by_sentence_transformers(tmp_path, varied_texts, dimension):
-    """Its present release lays a folder out a little differently from the hub's INSTRUCTOR checkpoints."""
+    """Current sentence-transformers saves a slightly different layout from the INSTRUCTOR checkpoints on the hub."""
     peer = oracle(write_checkpoint(tmp_path / "model", dimension=dimension, max_length=100))
     peer.save(str(tmp_path / "saved"))
     model = InstructorModel.from_pretrained(tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""prepare(): what it writes, when it writes, and that no half folder is ever seen."""
+"""prepare(): what it writes, when it writes, and that an incomplete folder never becomes visible."""
 
 import importlib
 import json
@@ -49,7 +49,7 @@ class TestResult:
         os.umask(before)
         assert prepared == tmp_path / "prepared"
         assert names_in(prepared) == FILES
-        # Executors may run as another user than the driver.
+        # Executors may run as a different user from the driver.
         assert prepared.stat().st_mode & 0o777 == 0o755
         assert {path.stat().st_mode & 0o444 for path in prepared.iterdir()} == {0o444}
 
@@ -62,11 +62,11 @@ class TestResult:
 
     @pytest.mark.parametrize("into", [None, "made"])
     def test_prepare_model(self, monkeypatch, checkpoint, tmp_path, into):
-        """The manifest of the folder that prepare returns: when it is made, found again and given itself."""
+        """prepare_model returns the same manifest for a new folder, an existing one, and one passed as the source."""
         monkeypatch.chdir(tmp_path)
-        made = prepare_model(checkpoint, "int8", into)
-        assert made == prepare_model(checkpoint, "int8", into) == prepare_model(made.path, "int8")
-        assert made == read_prepared(prepare(checkpoint, "int8", into))
+        model = prepare_model(checkpoint, "int8", into)
+        assert model == prepare_model(checkpoint, "int8", into) == prepare_model(model.path, "int8")
+        assert model == read_prepared(prepare(checkpoint, "int8", into))
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_dtypes(self, checkpoint, precision):
@@ -74,31 +74,31 @@ class TestResult:
             assert tensor.dtype == (torch.float32 if name in ALWAYS_FLOAT32 else getattr(torch, precision)), name
 
     def test_int8(self, checkpoint):
-        """Each matrix with a scale for each of its rows; the embeddings are looked up, so bfloat16 is enough."""
+        """Each matrix has one scale per row; the embeddings are only looked up, so they are stored in bfloat16."""
         exact = load_file(prepare(checkpoint) / "model.safetensors")
-        found = load_file(prepare(checkpoint, "int8") / "model.safetensors")
+        tensors = load_file(prepare(checkpoint, "int8") / "model.safetensors")
         matrices = {name for name in exact if name.startswith("layers.")}
-        assert found.keys() == exact.keys() | {f"{name}.scale" for name in matrices}
-        assert found["embedding"].dtype == torch.bfloat16
-        assert all(torch.equal(found[name], exact[name]) for name in ALWAYS_FLOAT32)
+        assert tensors.keys() == exact.keys() | {f"{name}.scale" for name in matrices}
+        assert tensors["embedding"].dtype == torch.bfloat16
+        assert all(torch.equal(tensors[name], exact[name]) for name in ALWAYS_FLOAT32)
         for name in matrices:
-            assert found[name].dtype == torch.int8
-            assert found[name].abs().max() == 127
-            scale = found[f"{name}.scale"][:, None]
-            assert ((found[name] * scale - exact[name]).abs() <= scale * 0.5001).all()
+            assert tensors[name].dtype == torch.int8
+            assert tensors[name].abs().max() == 127
+            scale = tensors[f"{name}.scale"][:, None]
+            assert ((tensors[name] * scale - exact[name]).abs() <= scale * 0.5001).all()
 
     def test_embeddings_under_their_other_name(self, checkpoint):
         tensors, _ = random_tensors(config_of(checkpoint), 24)
         tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
-        wanted = InstructorModel.from_pretrained(checkpoint).encode("", ["a text"])
+        expected = InstructorModel.from_pretrained(checkpoint).encode("", ["a text"])
         write_weights(checkpoint, tensors)
-        assert (InstructorModel.from_pretrained(checkpoint).encode("", ["a text"]) == wanted).all()
+        assert (InstructorModel.from_pretrained(checkpoint).encode("", ["a text"]) == expected).all()
 
     def test_safetensors_before_bin(self, checkpoint):
-        """A checkpoint often has both; the .bin is not even opened."""
-        wanted = read_prepared(prepare(checkpoint)).hash
+        """If a checkpoint has both files, as many do, only the safetensors file is read."""
+        expected = read_prepared(prepare(checkpoint)).hash
         (checkpoint / "pytorch_model.bin").write_bytes(b"no weights")
-        assert read_prepared(prepare(checkpoint)).hash == wanted
+        assert read_prepared(prepare(checkpoint)).hash == expected
 
     def test_name_of_a_hub_snapshot(self, checkpoint, tmp_path):
         snapshot = tmp_path / "models--hkunlp--instructor-base" / "snapshots" / "0123abcd"
@@ -112,40 +112,40 @@ class TestLog:
         largest = max(checkpoint.glob("*"), key=lambda path: path.stat().st_size)
         monkeypatch.setattr(checkpoint_module, "_LARGE_FILE", largest.stat().st_size)
         with caplog.at_level(logging.INFO, logger="spark_instructor"):
-            made = prepare(checkpoint, "int8")
+            folder = prepare(checkpoint, "int8")
         assert {record.levelname for record in caplog.records} == {"INFO"}
         hashing, preparing, prepared = caplog.messages
         assert hashing.startswith(f"Hashing {largest} (")
-        assert preparing == f"Preparing checkpoint in int8: writing {made}"
+        assert preparing == f"Preparing checkpoint in int8: writing {folder}"
         assert re.fullmatch(r"Prepared checkpoint in int8 in \d+\.\d seconds", prepared)
 
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="spark_instructor"):
-            prepare(made, "int8")
+            prepare(folder, "int8")
         assert caplog.messages == []
 
     def test_silent_by_default(self, checkpoint):
         code = "import sys; from spark_instructor.encoder import prepare; prepare(sys.argv[1])"
-        ran = subprocess.run([sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=True)
-        assert ran.stdout == ""
-        assert "repar" not in ran.stderr
+        process = subprocess.run([sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=True)
+        assert process.stdout == ""
+        assert "repar" not in process.stderr
 
 
 class TestContent:
     @pytest.mark.parametrize("into", [False, True])
     def test_hashed_once_per_process(self, monkeypatch, checkpoint, tmp_path, into):
-        hashed = []
-        monkeypatch.setattr(checkpoint_module, "hash_file", lambda path: hashed.append(path) or hash_file(path))
-        monkeypatch.setattr(PreparedModel, "verify", lambda model: hashed.append(model.path))
+        paths = []
+        monkeypatch.setattr(checkpoint_module, "hash_file", lambda path: paths.append(path) or hash_file(path))
+        monkeypatch.setattr(PreparedModel, "verify", lambda model: paths.append(model.path))
         target = tmp_path / "into" if into else None
         prepared = prepare(checkpoint, into=target)
-        hashes = len(hashed)
+        hashes = len(paths)
         assert prepare(checkpoint, into=target) == prepared
-        assert len(hashed) == hashes > 1
+        assert len(paths) == hashes > 1
         for times, file in enumerate([checkpoint / "config.json", prepared / "tokenizer.json"], 2):
             os.utime(file, (1, 1))
             assert prepare(checkpoint, into=target) == prepared
-            assert len(hashed) == hashes * times
+            assert len(paths) == hashes * times
 
     def test_same_content_elsewhere(self, checkpoint, tmp_path):
         copy = shutil.copytree(checkpoint, tmp_path / "copy" / checkpoint.name)
@@ -193,19 +193,19 @@ class TestFromPrepared:
 
     @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
     def test_narrowed(self, checkpoint, precision):
-        """By way of a prepared folder or not, a narrow precision holds the same numbers."""
+        """Narrowing a prepared float32 folder gives the same numbers as narrowing the checkpoint."""
         direct = load_file(prepare(checkpoint, precision) / "model.safetensors")
         narrowed = load_file(prepare(prepare(checkpoint), precision) / "model.safetensors")
         assert direct.keys() == narrowed.keys()
         assert all(torch.equal(direct[name], narrowed[name]) for name in direct)
 
     @pytest.mark.parametrize(
-        ("source", "wanted"), [("bfloat16", "float32"), ("int8", "bfloat16"), ("bfloat16", "int8")]
+        ("source", "precision"), [("bfloat16", "float32"), ("int8", "bfloat16"), ("bfloat16", "int8")]
     )
-    def test_only_float32_is_narrowed(self, checkpoint, source, wanted):
+    def test_only_float32_is_narrowed(self, checkpoint, source, precision):
         prepared = prepare(checkpoint, source)
-        with pytest.raises(ValueError, match=rf"'checkpoint' .*was prepared in {source}; {wanted} cannot") as raised:
-            prepare(prepared, wanted)
+        with pytest.raises(ValueError, match=rf"'checkpoint' .*was prepared in {source}; {precision} cannot") as raised:
+            prepare(prepared, precision)
         assert str(prepared) in str(raised.value)
 
 
@@ -222,7 +222,7 @@ class TestFolder:
         assert names_in(prepare(checkpoint, into=tmp_path / "empty")) == FILES
 
     def test_into_something_else(self, checkpoint, tmp_path):
-        """Nothing that is there already is touched: not a file, not other files, not another model."""
+        """An existing file, a folder with other files and another model are left unchanged."""
         (tmp_path / "file").write_text("mine")
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "file").write_text("mine")
@@ -257,7 +257,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("room", [1000, 420_000])
     def test_a_full_disk(self, tiny, tmp_path, room):
-        """The system refuses to write on, in the tokenizer's file or in the weights'."""
+        """The system refuses further writes in the middle of the tokenizer's file or of the weights."""
         code = """
 import resource, sys
 from spark_instructor.encoder import prepare
@@ -268,12 +268,12 @@ except OSError as error:
     print(error)
 """
         final = tmp_path / "there" / "prepared"
-        said = run_python("-c", code, tiny, final, room, cwd=tmp_path)
-        assert f"there is no room for the prepared model {final} (File too large). Free some" in said
+        output = run_python("-c", code, tiny, final, room, cwd=tmp_path)
+        assert f"there is no room for the prepared model {final} (File too large). Free some" in output
         assert names_in(final.parent) == set()
 
     def test_killed_in_the_middle(self, checkpoint, tmp_path):
-        """Whatever a killed process leaves, nothing bears the final name, and the next one succeeds."""
+        """A killed process leaves no folder with the final name, and the next process succeeds."""
         final = tmp_path / "there" / "prepared"
         code = """
 import importlib, sys, time
@@ -293,7 +293,7 @@ module.prepare(sys.argv[1], into=sys.argv[2])
         assert names_in(prepare(checkpoint, into=final)) == FILES
 
     def test_two_processes_at_once(self, checkpoint, tmp_path):
-        """Both wait until both have written, so that both rename; both get the one folder, whole."""
+        """Each process waits until the other has written, so both try to rename; both get the same, complete folder."""
         final = tmp_path / "there" / "prepared"
         code = """
 import importlib, os, sys, time
@@ -322,7 +322,7 @@ print(module.prepare(checkpoint, into=final))
 
 
 def test_a_cut_prepared_file_is_noticed(checkpoint, tmp_path):
-    """Mapping a cut file would be a crash at the first read, so loading looks at the sizes."""
+    """Reading a truncated file through a memory map would crash the process, so loading checks the sizes."""
     prepared = prepare(checkpoint, into=tmp_path / "prepared")
     weights = prepared / "model.safetensors"
     os.truncate(weights, weights.stat().st_size - 100)
@@ -339,7 +339,7 @@ def test_relative_and_home_paths(monkeypatch, checkpoint, tmp_path):
 
 
 def test_golden_checkpoint_in_a_read_only_folder(tmp_path):
-    """A mounted volume may not be written to; nothing is."""
+    """The checkpoint may be on a read-only volume, so `prepare` writes nothing there."""
     copy = copy_tiny(tmp_path / "copy", without=["tokenizer.json"])
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
     prepare(copy)

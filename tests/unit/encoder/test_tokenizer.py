@@ -1,4 +1,4 @@
-"""T5's tokenizer: the same ids whatever a checkpoint's files say, and for every str that Python can hold."""
+"""T5's tokenizer gives the same ids whatever pipeline a checkpoint's files describe, and accepts every Python str."""
 
 import json
 
@@ -51,38 +51,38 @@ STORED = {
 
 @pytest.fixture(scope="module")
 def golden_ids(tmp_path_factory):
-    return ids_of(build_tokenizer(TINY / "tokenizer.json", None), tmp_path_factory.mktemp("tokenizer"))
+    return encode_texts(build_tokenizer(TINY / "tokenizer.json", None), tmp_path_factory.mktemp("tokenizer"))
 
 
-def stored(folder, **changes):
-    """The golden tokenizer.json with some of its keys changed."""
+def write_tokenizer_json(folder, **changes):
+    """Write the golden tokenizer.json with some of its keys changed, and return its path."""
     path = folder / "tokenizer.json"
     path.write_text(json.dumps({**json.loads((TINY / "tokenizer.json").read_text("utf-8")), **changes}), "utf-8")
     return path
 
 
-def saved(built, folder):
+def save_and_load(built, folder):
     built.save(str(folder / "built.json"))
     return T5Tokenizer(folder / "built.json")
 
 
-def ids_of(built, folder):
-    return [ids.tolist() for ids in saved(built, folder).encode(TEXTS)]
+def encode_texts(built, folder):
+    return [ids.tolist() for ids in save_and_load(built, folder).encode(TEXTS)]
 
 
 @pytest.mark.parametrize("changes", STORED.values(), ids=STORED)
 def test_pipeline_is_set_whatever_is_stored(tmp_path, golden_ids, changes):
-    assert ids_of(build_tokenizer(stored(tmp_path, **changes), None), tmp_path) == golden_ids
+    assert encode_texts(build_tokenizer(write_tokenizer_json(tmp_path, **changes), None), tmp_path) == golden_ids
 
 
 def test_metaspace_alone_would_differ(tmp_path, golden_ids):
-    """What the tests above guard against: by itself, that file gives other ids for runs of spaces."""
-    as_stored = T5Tokenizer(stored(tmp_path, pre_tokenizer=METASPACE))
+    """Without the pipeline that `build_tokenizer` sets, such a file gives different ids for runs of spaces."""
+    as_stored = T5Tokenizer(write_tokenizer_json(tmp_path, pre_tokenizer=METASPACE))
     assert [ids.tolist() for ids in as_stored.encode(TEXTS)] != golden_ids
 
 
 def test_from_sentencepiece(tmp_path, golden_ids):
-    assert ids_of(build_tokenizer(None, TINY / "spiece.model"), tmp_path) == golden_ids
+    assert encode_texts(build_tokenizer(None, TINY / "spiece.model"), tmp_path) == golden_ids
 
 
 @pytest.mark.parametrize("kind", ["USER_DEFINED", "CONTROL"])
@@ -103,25 +103,33 @@ def test_user_defined_and_control_pieces(tmp_path, kind):
     ids=["none", "empty", "another"],
 )
 def test_character_map_from_sentencepiece(tmp_path, golden_ids, normalizer):
-    """A tokenizer.json without T5's character map borrows it from the spiece.model beside it."""
-    built = build_tokenizer(stored(tmp_path, normalizer=normalizer), TINY / "spiece.model")
-    assert ids_of(built, tmp_path) == golden_ids
+    """If tokenizer.json lacks T5's character map, `build_tokenizer` takes it from the spiece.model beside it."""
+    built = build_tokenizer(write_tokenizer_json(tmp_path, normalizer=normalizer), TINY / "spiece.model")
+    assert encode_texts(built, tmp_path) == golden_ids
 
 
 def test_character_map_inside_a_sequence(tmp_path, golden_ids):
     own = json.loads((TINY / "tokenizer.json").read_text("utf-8"))["normalizer"]
-    path = stored(tmp_path, normalizer={"type": "Sequence", "normalizers": [own]})
-    assert ids_of(build_tokenizer(path, None), tmp_path) == golden_ids
+    path = write_tokenizer_json(tmp_path, normalizer={"type": "Sequence", "normalizers": [own]})
+    assert encode_texts(build_tokenizer(path, None), tmp_path) == golden_ids
 
 
 @pytest.mark.parametrize(
     ("write", "says"),
     [
-        (lambda folder: stored(folder, model={"type": "WordPiece", "vocab": {}}), "'WordPiece', not T5's Unigram"),
-        (lambda folder: stored(folder, model=None), "not a readable T5 tokenizer"),
-        (lambda folder: stored(folder, normalizer={"type": "Precompiled", "precompiled_charsmap": "%"}), "base64"),
         (
-            lambda folder: stored(
+            lambda folder: write_tokenizer_json(folder, model={"type": "WordPiece", "vocab": {}}),
+            "'WordPiece', not T5's Unigram",
+        ),
+        (lambda folder: write_tokenizer_json(folder, model=None), "not a readable T5 tokenizer"),
+        (
+            lambda folder: write_tokenizer_json(
+                folder, normalizer={"type": "Precompiled", "precompiled_charsmap": "%"}
+            ),
+            "base64",
+        ),
+        (
+            lambda folder: write_tokenizer_json(
                 folder, added_tokens=[], model={"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]]}
             ),
             "no </s> token",
@@ -154,7 +162,7 @@ def test_damaged_sentencepiece(tmp_path):
 @pytest.fixture(scope="module")
 def t5_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    saved(build_tokenizer(TINY / "tokenizer.json", None), folder)
+    save_and_load(build_tokenizer(TINY / "tokenizer.json", None), folder)
     return folder / "built.json"
 
 
@@ -181,9 +189,9 @@ def test_portions_do_not_matter(monkeypatch, t5, golden_ids, characters_per_port
     ids=ascii,
 )
 def test_surrogates(t5, text, read_as):
-    """A str may hold what UTF-8 cannot: a pair of surrogates is its character, a lone one is U+FFFD."""
-    found, wanted = t5.encode([text, read_as])
-    assert found.tolist() == wanted.tolist()
+    """Surrogates, which UTF-8 cannot encode: a pair is read as its character, and a lone one as U+FFFD."""
+    actual, expected = t5.encode([text, read_as])
+    assert actual.tolist() == expected.tolist()
     assert t5.count_instruction_tokens(text) == t5.count_instruction_tokens(read_as)
 
 
@@ -247,7 +255,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def test_ten_megabytes_are_not_all_read(t5_file):
-    """Reading such a text whole would take some 400 MB, and each in its turn."""
+    """Only a prefix of a long text is tokenized; tokenizing one of these texts in full would take about 400 MB."""
     lengths, megabytes = run_python("-c", ONLY_A_BEGINNING, t5_file, cwd=t5_file.parent).splitlines()
     words, blanks, one_word = json.loads(lengths)
     assert (blanks, words > 512, one_word > 512) == (1, True, True)

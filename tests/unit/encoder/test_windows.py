@@ -1,4 +1,4 @@
-"""cut_windows: every token is read, in windows that fit; and the package imports no torch before it is needed."""
+"""cut_windows puts every token into a window that fits the limit; the module is imported without torch."""
 
 import numpy as np
 import pytest
@@ -45,19 +45,19 @@ def test_any_text(length, instruction_tokens, max_length, max_windows):
 
 
 def test_import_loads_no_torch(tmp_path):
-    """Spark's driver reads the names of the settings from this module."""
+    """Spark's driver reads the names of the settings from this module, and it may have no torch."""
     code = "import sys, spark_instructor.encoder.windows; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = set(run_python("-c", code, cwd=tmp_path).split())
-    assert "numpy" in loaded
-    assert not {"torch", "tokenizers", "safetensors"} & loaded
+    modules = set(run_python("-c", code, cwd=tmp_path).split())
+    assert "numpy" in modules
+    assert not {"torch", "tokenizers", "safetensors"} & modules
 
 
 @pytest.mark.parametrize(
-    ("before", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")], ids=["default", "the user's"]
+    ("before", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")], ids=["default", "the user's"]
 )
 @pytest.mark.parametrize("module", ["model", "linear"])
-def test_wait_policy_is_set_before_torch_is_imported(monkeypatch, tmp_path, module, before, found):
-    """OpenMP reads it once, when torch loads it."""
+def test_wait_policy_is_set_before_torch_is_imported(monkeypatch, tmp_path, module, before, expected):
+    """OpenMP reads the variable only once, when torch loads the library."""
     code = """
 import importlib, os, sys
 
@@ -71,4 +71,4 @@ sys.meta_path.insert(0, Finder())
 importlib.import_module("spark_instructor.encoder." + sys.argv[1])
 """
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert run_python("-c", code, module, cwd=tmp_path, **before).split() == [found]
+    assert run_python("-c", code, module, cwd=tmp_path, **before).split() == [expected]

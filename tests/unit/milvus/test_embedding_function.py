@@ -1,4 +1,4 @@
-"""InstructorEmbeddingFunction: pymilvus's interface over our encoder."""
+"""InstructorEmbeddingFunction has the interface of pymilvus and uses our encoder."""
 
 import inspect
 import os
@@ -26,20 +26,20 @@ def function(tiny):
 def test_interface_is_theirs(function):
     assert isinstance(function, BaseEmbeddingFunction)
     ours, theirs = (inspect.signature(cls).parameters.values() for cls in (InstructorEmbeddingFunction, Theirs))
-    positional = [(one.name, one.default) for one in ours if one.kind is one.POSITIONAL_OR_KEYWORD]
-    assert positional == [(one.name, one.default) for one in theirs if one.kind is not one.VAR_KEYWORD]
+    positional = [(param.name, param.default) for param in ours if param.kind is param.POSITIONAL_OR_KEYWORD]
+    assert positional == [(param.name, param.default) for param in theirs if param.kind is not param.VAR_KEYWORD]
 
 
 def test_vectors_are_the_encoders(function, model):
     texts = ["What is inflation?", "  A text with blanks around it. ", ""]
-    for found, instruction in [
+    for vectors, instruction in [
         (function.encode_documents(texts), "Represent the document for retrieval:"),
         (function(texts), "Represent the document for retrieval:"),
         (function.encode_queries(texts), "Represent the question for retrieval:"),
     ]:
-        assert isinstance(found, list)
-        assert [(one.dtype, one.shape) for one in found] == [(np.dtype("float32"), (function.dim,))] * 3
-        np.testing.assert_allclose(found, model.encode(instruction, texts), atol=TOLERANCE)
+        assert isinstance(vectors, list)
+        assert [(vector.dtype, vector.shape) for vector in vectors] == [(np.dtype("float32"), (function.dim,))] * 3
+        np.testing.assert_allclose(vectors, model.encode(instruction, texts), atol=TOLERANCE)
 
 
 def test_settings(tiny, model):
@@ -52,10 +52,10 @@ def test_settings(tiny, model):
         precision="bfloat16",
     )
     narrow = InstructorModel.from_pretrained(tiny, precision="bfloat16")
-    for found, instruction in [(function.encode_queries, "Ask: "), (function.encode_documents, "Tell: ")]:
-        wanted = narrow.encode(instruction, ["one", "another"], normalize=False)
-        np.testing.assert_allclose(found(["one", "another"]), wanted, atol=1e-4)
-        assert not np.allclose(np.linalg.norm(wanted, axis=1), 1, atol=0.01)
+    for encode, instruction in [(function.encode_queries, "Ask: "), (function.encode_documents, "Tell: ")]:
+        expected = narrow.encode(instruction, ["one", "another"], normalize=False)
+        np.testing.assert_allclose(encode(["one", "another"]), expected, atol=1e-4)
+        assert not np.allclose(np.linalg.norm(expected, axis=1), 1, atol=0.01)
 
 
 def test_lists_only(function):
@@ -74,7 +74,7 @@ def test_packaged_name():
 
 @pytest.mark.skipif("INSTRUCTOR_XL" not in os.environ, reason="set INSTRUCTOR_XL to the folder of hkunlp/instructor-xl")
 def test_vectors_that_milvus_prints():
-    """The figures of https://milvus.io/docs/embed-with-instructor.md, for whoever has the 5 GB of weights."""
+    """The vectors are those of https://milvus.io/docs/embed-with-instructor.md; the test needs 5 GB of weights."""
     function = InstructorEmbeddingFunction(os.environ["INSTRUCTOR_XL"])
     assert function.dim == 768
     (document,) = function.encode_documents(["Artificial intelligence was founded as an academic discipline in 1956."])

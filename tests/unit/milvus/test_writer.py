@@ -1,4 +1,4 @@
-"""What an executor does with a batch of rows for Milvus, and how it retries; without Spark and without a server."""
+"""How an executor writes a batch of rows to Milvus and retries, tested without Spark and without a server."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 class FakeClient:
-    """Takes what it is given, after as many failures as it is told."""
+    """A client that raises the given errors, one per request, and then records the rows of each request."""
 
     def __init__(self, failures=()):
         self.failures = list(failures)
@@ -59,9 +59,9 @@ def use(monkeypatch):
 
 @pytest.fixture
 def waits(monkeypatch):
-    waited = []
-    monkeypatch.setattr(milvus_writer.time, "sleep", waited.append)
-    return waited
+    seconds = []
+    monkeypatch.setattr(milvus_writer.time, "sleep", seconds.append)
+    return seconds
 
 
 def batch(rows):
@@ -107,7 +107,7 @@ def test_invalid_rows(target, use, row, says):
     client = use(FakeClient())
     rows = batch([GOOD[0], row])
     assert list(target.write([rows])) == [WriteCounts(1, 0, 1)]
-    assert [[one["id"] for one in request] for request in client.requests] == [[1]]
+    assert [[sent["id"] for sent in request] for request in client.requests] == [[1]]
 
     client = use(FakeClient())
     strict = dataclasses.replace(target, skip_invalid=False)
@@ -120,13 +120,13 @@ def test_nulls_are_left_out(target, use):
     client = use(FakeClient())
     rows = batch([(None, [1.0, 1.0], "a"), (2, None, "b"), GOOD[0], (None, None, None)])
     assert list(target.write([rows])) == [WriteCounts(0, 2, 0), WriteCounts(1, 1, 0)]
-    assert [[one["id"] for one in request] for request in client.requests] == [[1]]
+    assert [[row["id"] for row in request] for request in client.requests] == [[1]]
 
 
 def test_an_id_twice_in_a_request_goes_once(target, use):
     client = use(FakeClient())
     list(target.write([batch([GOOD[0], (1, [5.0, 5.0], "z")])]))
-    assert [[(one["id"], one["text"]) for one in request] for request in client.requests] == [[(1, "z")]]
+    assert [[(row["id"], row["text"]) for row in request] for request in client.requests] == [[(1, "z")]]
 
 
 def test_retries(target, use, waits):
@@ -157,7 +157,7 @@ def test_index_parameters_reach_milvus():
             assert [field.name for field in schema.fields] == ["id", "vector"]
 
         def create_index(self, name, index_params):
-            self.made = (name, [one.to_dict() for one in index_params])
+            self.made = (name, [params.to_dict() for params in index_params])
 
         def load_collection(self, name):
             assert name == self.made[0]
@@ -166,8 +166,8 @@ def test_index_parameters_reach_milvus():
     columns = StructType().add("id", LongType()).add("vector", ArrayType(FloatType()))
     index = {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 8, "efConstruction": 64}}
     _create(client, "c", columns, 2, index)
-    wanted = {"field_name": "vector", "index_name": "", "index_type": "HNSW", "metric_type": "L2"}
-    assert client.made == ("c", [{**wanted, "M": 8, "efConstruction": 64}])
+    expected = {"field_name": "vector", "index_name": "", "index_type": "HNSW", "metric_type": "L2"}
+    assert client.made == ("c", [{**expected, "M": 8, "efConstruction": 64}])
 
 
 def test_an_executor_without_a_network(target, monkeypatch, waits):
@@ -182,5 +182,5 @@ def test_an_executor_without_a_network(target, monkeypatch, waits):
 
 def test_counts_of_a_task(target, use):
     use(FakeClient())
-    counted = list(write_batches(dataclasses.asdict(target), iter([batch(GOOD), batch(GOOD[:1])])))
-    assert pa.Table.from_batches(counted).to_pydict() == {"written": [2, 1, 1], "nulls": [0] * 3, "invalid": [0] * 3}
+    batches = list(write_batches(dataclasses.asdict(target), iter([batch(GOOD), batch(GOOD[:1])])))
+    assert pa.Table.from_batches(batches).to_pydict() == {"written": [2, 1, 1], "nulls": [0] * 3, "invalid": [0] * 3}

@@ -1,4 +1,4 @@
-"""The annotation's class in Python, its SQL type, and the checks on types."""
+"""The Annotation class, the SQL type of annotations, and the checks of column types."""
 
 import json
 
@@ -15,7 +15,7 @@ from spark_instructor.stages.annotation import (
     is_annotations,
 )
 
-# Spark NLP's, as its JVM writes it.
+# The type of Spark NLP's annotations, as its JVM code serializes it.
 SPARK_NLP_SCHEMA = """
 {"type": "array", "containsNull": true, "elementType": {"type": "struct", "fields": [
   {"name": "annotatorType", "type": "string", "nullable": true, "metadata": {}},
@@ -52,9 +52,9 @@ def test_annotations_are_equal_by_value():
 
 
 def test_types_are_compared_without_nullability():
-    nullable = StructType([StructField(one.name, one.dataType, True) for one in ANNOTATION])
+    nullable = StructType([StructField(member.name, member.dataType, True) for member in ANNOTATION])
     assert is_annotations(field(ArrayType(nullable, False)))
-    renamed = StructType([StructField(f"{one.name}_", one.dataType) for one in ANNOTATION])
+    renamed = StructType([StructField(f"{member.name}_", member.dataType) for member in ANNOTATION])
     for other in (ANNOTATION, ArrayType(renamed), ArrayType(StructType(ANNOTATION.fields[:5])), StringType()):
         assert not is_annotations(field(other))
 

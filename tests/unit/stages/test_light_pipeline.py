@@ -1,4 +1,4 @@
-"""LightPipeline without a Spark session: what it gives, what it drops, what it refuses."""
+"""LightPipeline without a Spark session: what it returns, which columns it drops, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def assembler(**params):
 
 
 def embedder(tiny, **params):
-    given = {"inputCols": "documents", "outputCol": "instructor", "instruction": INSTRUCTION, **params}
-    return InstructorEmbeddings(model=str(tiny), **given)
+    settings = {"inputCols": "documents", "outputCol": "instructor", "instruction": INSTRUCTION, **params}
+    return InstructorEmbeddings(model=str(tiny), **settings)
 
 
 def finisher(**params):
@@ -47,10 +47,11 @@ def test_full_annotate(tiny, vectors):
     for row, text, vector in zip(rows, TEXTS, vectors, strict=True):
         end = len(text.encode("utf-16-le")) // 2 - 1
         assert row["documents"] == [Annotation("document", 0, end, text, {"sentence": "0"}, [])]
-        (found,) = row["instructor"]
-        assert (found.annotator_type, found.begin, found.end, found.result) == ("sentence_embeddings", 0, end, text)
-        assert found.metadata.keys() == {"sentence", "tokens"}
-        np.testing.assert_allclose(found.embeddings, vector, atol=1e-6)
+        (annotation,) = row["instructor"]
+        assert (annotation.annotator_type, annotation.result) == ("sentence_embeddings", text)
+        assert (annotation.begin, annotation.end) == (0, end)
+        assert annotation.metadata.keys() == {"sentence", "tokens"}
+        np.testing.assert_allclose(annotation.embeddings, vector, atol=1e-6)
 
 
 def test_full_annotate_of_one_text_is_a_list_of_one(tiny):
@@ -72,16 +73,16 @@ def test_parse_embeddings_gives_floats(tiny, vectors):
 
 
 def test_all_texts_are_encoded_in_one_call(tiny, monkeypatch):
-    seen = []
+    calls = []
     encode_counted = InstructorModel.encode_counted
 
-    def counted(self, instruction, texts, **options):
-        seen.append(list(texts))
+    def record_call(self, instruction, texts, **options):
+        calls.append(list(texts))
         return encode_counted(self, instruction, texts, **options)
 
-    monkeypatch.setattr(InstructorModel, "encode_counted", counted)
+    monkeypatch.setattr(InstructorModel, "encode_counted", record_call)
     light(assembler(), embedder(tiny)).annotate([*TEXTS, ""])
-    assert seen == [TEXTS]
+    assert calls == [TEXTS]
 
 
 def test_string_column_without_assembler(tiny, vectors):
@@ -162,7 +163,7 @@ def test_wrong_targets(target):
 
 @pytest.mark.parametrize("stage", [SQLTransformer, VectorAssembler])
 def test_unsupported_stage(stage):
-    foreign = object.__new__(stage)  # its constructor needs a session
+    foreign = object.__new__(stage)  # the constructor needs a Spark session
     with pytest.raises(TypeError, match=f"LightPipeline cannot run {stage.__name__}"):
         light(assembler(), PipelineModel([foreign]))
 

@@ -1,4 +1,4 @@
-"""Params of all stages: defaults, setters, getters, keyword constructors and what they refuse."""
+"""The Params of all stages: defaults, setters, getters, keyword constructors, and the values that they refuse."""
 
 import pickle
 
@@ -10,7 +10,7 @@ from spark_instructor.encoder import prepare
 STAGES = [DocumentAssembler, InstructorEmbeddings, EmbeddingsFinisher]
 REQUIRED, FROM_CHECKPOINT = object(), object()
 
-# Stage, Param, its default, another value.
+# The stage, the Param, its default, and another valid value.
 PARAMS = [
     (DocumentAssembler, "inputCol", REQUIRED, "text"),
     (DocumentAssembler, "outputCol", "document", "documents"),
@@ -39,7 +39,7 @@ PARAMS = [
     (EmbeddingsFinisher, "cleanAnnotations", False, True),
 ]
 
-# Stage, Param, a bad value, the error and its text.
+# The stage, the Param, a bad value, and the type and text of the error.
 BAD = [
     (DocumentAssembler, "cleanupMode", "tidy", ValueError, "cleanupMode is 'tidy', expected one of disabled, inplace"),
     (InstructorEmbeddings, "precision", "float16", ValueError, "precision is 'float16', expected one of float32, bf"),
@@ -94,8 +94,8 @@ def test_set_and_get(stage, name, default, value):
     new = stage()
     from_map = new.copy({getattr(new, name): value})
     assert setter(new, name)(value) is new
-    for one in (new, new.copy(), from_map, stage(**{name: value})):
-        assert getter(one, name)() == value
+    for instance in (new, new.copy(), from_map, stage(**{name: value})):
+        assert getter(instance, name)() == value
 
 
 @each_param
@@ -120,10 +120,10 @@ def test_bad_values(stage, name, value, error, text):
 @pytest.mark.parametrize("stage", [InstructorEmbeddings, EmbeddingsFinisher])
 @pytest.mark.parametrize("name", ["inputCols", "outputCols"])
 def test_column_names_as_str_varargs_or_list(stage, name):
-    for given in [("a",), (["a"],), (("a",),)]:
-        assert getter(setter(stage(), name)(*given), name)() == ["a"]
-    for given in [("a", "b"), (["a", "b"],)]:
-        assert getter(setter(stage(), name)(*given), name)() == ["a", "b"]
+    for arguments in [("a",), (["a"],), (("a",),)]:
+        assert getter(setter(stage(), name)(*arguments), name)() == ["a"]
+    for arguments in [("a", "b"), (["a", "b"],)]:
+        assert getter(setter(stage(), name)(*arguments), name)() == ["a", "b"]
     assert getter(stage(**{name: "a"}), name)() == ["a"]
 
 
@@ -138,8 +138,8 @@ def test_finished_columns_have_default_names():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_explain_params(stage):
-    explained = stage().explainParams()
-    assert all(f"{name}: " in explained for owner, name, *_ in PARAMS if owner is stage)
+    text = stage().explainParams()
+    assert all(f"{name}: " in text for owner, name, *_ in PARAMS if owner is stage)
     assert "device: auto, cpu or cuda; the executor resolves auto (default: auto, current: cpu)" in (
         InstructorEmbeddings(device="cpu").explainParams()
     )
@@ -148,16 +148,16 @@ def test_explain_params(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_pickle(stage):
     original = stage()
-    copied = pickle.loads(pickle.dumps(original))
-    assert type(copied) is stage
-    assert copied.explainParams() == original.explainParams()
+    copy = pickle.loads(pickle.dumps(original))
+    assert type(copy) is stage
+    assert copy.explainParams() == original.explainParams()
 
 
 def test_copies_are_apart():
     stage = InstructorEmbeddings(instruction="one")
-    copied = stage.copy().setInstruction("two")
-    assert (stage.getInstruction(), copied.getInstruction()) == ("one", "two")
-    assert copied.getStorageRef() == stage.uid
+    copy = stage.copy().setInstruction("two")
+    assert (stage.getInstruction(), copy.getInstruction()) == ("one", "two")
+    assert copy.getStorageRef() == stage.uid
 
 
 def test_a_known_name_is_no_folder(tiny, tmp_path, monkeypatch):

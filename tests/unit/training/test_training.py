@@ -1,4 +1,4 @@
-"""What is easy to get wrong in the training of the packaged model."""
+"""Parts of the packaged model's training code that are easy to get wrong."""
 
 import sys
 from pathlib import Path
@@ -21,15 +21,15 @@ from batches import Batches, FacetTexts, Grid
 from export import export
 from model import Shape, Student, padded
 
-COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
+COLORS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 TINY_SHAPE = Shape(vocab_size=1024, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dimension=24)
 
 
-def labelled(copies):
-    """Rows and labels with all combinations of two facets, and one facet that follows from the other."""
+def make_group(copies):
+    """Return rows and labels with all combinations of two facets, and a third facet that the first determines."""
     labels = [
-        {"colour": colour, "shape": shape, "hue": f"hue of {colour}"}
-        for colour in COLOURS
+        {"color": color, "shape": shape, "hue": f"hue of {color}"}
+        for color in COLORS
         for shape in SHAPES
         for _ in range(copies)
     ]
@@ -37,24 +37,24 @@ def labelled(copies):
 
 
 def test_grid_fills_every_cell_alike():
-    group = labelled(copies=20)
+    group = make_group(copies=20)
     texts = FacetTexts(**group)
-    assert set(texts.crossings) == {("colour", "shape"), ("hue", "shape")}
+    assert set(texts.crossings) == {("color", "shape"), ("hue", "shape")}
     for seed in range(10):
         (a, b), rows, (labels_a, labels_b) = texts.grid(Random(seed))
         assert len(set(rows)) == len(rows)
         cells = np.zeros((labels_a.max() + 1, labels_b.max() + 1), int)
         np.add.at(cells, (labels_a, labels_b), 1)
         assert cells.size == 12
-        assert (cells == 5).all()  # 60 texts
+        assert (cells == 5).all()  # 60 texts in 12 cells
         for facet, numbers in ((a, labels_a), (b, labels_b)):
             names = [group["labels"][row - 100][facet] for row in rows]
             assert len(set(zip(names, numbers.tolist(), strict=True))) == len(set(names))
 
 
 def test_grid_survives_empty_cells():
-    group = labelled(copies=2)
-    kept = [i for i, found in enumerate(group["labels"]) if (found["colour"], found["shape"]) != ("red", "ring")]
+    group = make_group(copies=2)
+    kept = [i for i, label in enumerate(group["labels"]) if (label["color"], label["shape"]) != ("red", "ring")]
     texts = FacetTexts([group["rows"][i] for i in kept], [group["labels"][i] for i in kept])
     _, rows, (labels_a, labels_b) = texts.grid(Random(0))
     assert len(rows) == len(labels_a) == len(labels_b) == 22
@@ -96,7 +96,9 @@ def test_exported_student_embeds_as_the_student(tmp_path):
     torch.manual_seed(0)
     student = Student(TINY_SHAPE)
     with torch.no_grad():
-        for parameter in student.parameters():  # what starts as zero or one too; in float16, as exported
+        for (
+            parameter
+        ) in student.parameters():  # vary all weights, even zeros and ones; round to float16, as the export does
             parameter.copy_((parameter + 0.1 * torch.randn_like(parameter)).half())
     export(student, TINY / "spiece.model", tmp_path / "exported")
     model = InstructorModel.load(prepare(tmp_path / "exported", into=tmp_path / "prepared"))
@@ -105,5 +107,5 @@ def test_exported_student_embeds_as_the_student(tmp_path):
     before, *after = (ids[:-1].astype(np.uint16) for ids in model._tokenizer.encode([instruction, *texts]))
     batches, back = padded([before] * len(texts), after)
     with torch.inference_mode():
-        ours = student(batches)[back].numpy()
-    np.testing.assert_allclose(ours, model.encode(instruction, texts), atol=TOLERANCE)
+        student_vectors = student(batches)[back].numpy()
+    np.testing.assert_allclose(student_vectors, model.encode(instruction, texts), atol=TOLERANCE)
