@@ -105,7 +105,7 @@ def _spark_instructor() -> Callable[[str], Embed]:
             instruction=inputs.DOCUMENT_INSTRUCTION,
             device="cpu",
             max_length=None,
-            max_batch=None,
+            batch_size=None,
             long_text="truncate",
         )
 

@@ -127,7 +127,7 @@ def count_tasks(rows: int) -> int:
     return min(max(rows // _ROWS_PER_TASK, _MIN_TASKS), max(rows, 1))
 
 
-def fingerprint_prefix(model: PreparedModel) -> str:
+def get_fingerprint_prefix(model: PreparedModel) -> str:
     """Return how the fingerprints of all vectors of a model begin."""
     return model.hash[:16] + "-"
 
@@ -178,7 +178,7 @@ def _add_fingerprint(
     instruction = F.lit(stage.getInstruction()) if instruction_col is None else column(instruction_col)
     row = F.to_json(F.struct(column(fields[0].name).alias("text"), instruction.alias("instruction")))
     settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
-    fingerprint = F.concat(F.lit(fingerprint_prefix(model)), F.sha2(F.concat(F.lit(settings), row), 256))
+    fingerprint = F.concat(F.lit(get_fingerprint_prefix(model)), F.sha2(F.concat(F.lit(settings), row), 256))
     return source.select("*", fingerprint.alias(FINGERPRINT))
 
 
@@ -249,7 +249,7 @@ def _count_changes(compared: DataFrame, model: PreparedModel, target: str) -> di
 
     Raises ValueError if rows that only the target has were embedded with another model.
     """
-    is_foreign = ~F.col(_OLD_FINGERPRINT).startswith(fingerprint_prefix(model)) & (F.col(_KIND) == "absent")
+    is_foreign = ~F.col(_OLD_FINGERPRINT).startswith(get_fingerprint_prefix(model)) & (F.col(_KIND) == "absent")
     rows = compared.groupBy(F.coalesce(PART, _OLD_PART).alias(PART), _KIND).agg(
         F.count("*").alias("rows"), F.count_if(is_foreign).alias("foreign")
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from .incremental import FINGERPRINT, fingerprint_prefix
+from .incremental import FINGERPRINT, get_fingerprint_prefix
 from .models.prepared import PreparedModel
 from .stages.embeddings import PROVENANCE
 
@@ -62,7 +62,7 @@ def check_model(dataset: ds.Dataset, vector_col: str, model: PreparedModel, path
             f"{path} was embedded with {provenance['model']} in {provenance['precision']}, and {model.name} in "
             f"{model.precision} is another model; vectors of different models cannot be compared"
         )
-    if FINGERPRINT in dataset.schema.names and _list_prefixes(dataset) - {fingerprint_prefix(model)}:
+    if FINGERPRINT in dataset.schema.names and _list_prefixes(dataset) - {get_fingerprint_prefix(model)}:
         raise ValueError(
             f"{path} contains rows of more than one model, as embed_changes leaves them if it is interrupted, and "
             "vectors of different models cannot be compared. Run embed_changes again."

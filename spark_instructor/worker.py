@@ -42,7 +42,7 @@ class Job:
     device: str
     max_length: int | None
     """Maximum number of tokens per text; None for the limit of the model."""
-    max_batch: int | None
+    batch_size: int | None
     """Maximum number of texts per forward pass; None for no maximum."""
     long_text: str
 
@@ -101,7 +101,7 @@ def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.Dat
         [text for column in columns for text in column.texts],
         max_length=job.max_length,
         long_text=job.long_text,
-        max_batch=job.max_batch,
+        batch_size=job.batch_size,
     )
     results: dict[str, Iterator[Any]] = {VECTORS: iter(encoded.vectors)}
     if job.with_counts:

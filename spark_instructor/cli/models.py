@@ -11,8 +11,8 @@ from typing import Any
 from ..files import local_path
 from ..models.host_cache import delete_unused_models
 from ..models.installed import list_installed, to_installed_name
-from ..models.prepared import PreparedModel, cache_dir, list_prepared, read_intact
-from ..models.registry import checkpoint_folder, is_cached, known_models
+from ..models.prepared import PreparedModel, get_cache_dir, list_prepared, read_intact
+from ..models.registry import find_checkpoint, is_cached, known_models
 from ..models.wheel import build_wheel
 
 
@@ -45,7 +45,7 @@ def run_models(arguments: argparse.Namespace) -> None:
         print("\ninstalled as wheels:")
     for model in installed:
         print(f"  {to_installed_name(model.name):<16} {_format(model)}")
-    print(f"\nprepared in {cache_dir()}:" if prepared else f"\nno model is prepared in {cache_dir()} yet")
+    print(f"\nprepared in {get_cache_dir()}:" if prepared else f"\nno model is prepared in {get_cache_dir()} yet")
     for model in prepared:
         print(f"  {_format(model)}")
 
@@ -77,5 +77,5 @@ def _prepare(arguments: argparse.Namespace, into: str | None = None) -> tuple[Pa
     """Return the folder of the checkpoint that a command names, and the prepared model."""
     from ..encoder import prepare_model
 
-    checkpoint = checkpoint_folder(arguments.model, arguments.revision)
+    checkpoint = find_checkpoint(arguments.model, arguments.revision)
     return checkpoint, prepare_model(checkpoint, arguments.precision, into)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ..models.prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
-from ..models.registry import checkpoint_folder
+from ..models.registry import find_checkpoint
 from .batching import make_batches
 from .linear import make_product
 from .preparation import prepare_model
@@ -84,7 +84,7 @@ class InstructorModel:
             ConnectionError: The model is not in the local cache and the hub cannot be reached.
             ImportError: The model is on the hub and huggingface_hub is not installed.
         """
-        folder = checkpoint_folder(os.fspath(name_or_folder), revision)
+        folder = find_checkpoint(os.fspath(name_or_folder), revision)
         return cls(prepare_model(folder, precision), torch.device(device))
 
     @classmethod
@@ -113,7 +113,7 @@ class InstructorModel:
         max_length: int | None = None,
         long_text: str = "truncate",
         normalize: bool = True,
-        max_batch: int | None = None,
+        batch_size: int | None = None,
     ) -> npt.NDArray[np.float32]:
         """Embed texts.
 
@@ -128,15 +128,15 @@ class InstructorModel:
                 `MAX_WINDOWS` windows, which overlap by 10 % and each repeat the instruction, and averages their
                 vectors, weighted by the number of tokens in their mean.
             normalize: Whether to scale the vectors to length 1.
-            max_batch: The maximum number of texts or windows per batch. By default, only their tokens limit a batch.
+            batch_size: The maximum number of texts or windows per batch. By default, only their tokens limit a batch.
 
         Returns:
             The vectors, float32 (texts, dimension).
 
         Raises:
             TypeError: ``texts`` is a str, or contains something other than a str.
-            ValueError: ``max_length``, ``long_text`` or ``max_batch`` is out of range, or the number of instructions is
-                not the number of texts.
+            ValueError: ``max_length``, ``long_text`` or ``batch_size`` is out of range, or the number of instructions
+                is not the number of texts.
         """
         return self.encode_counted(
             instruction,
@@ -144,7 +144,7 @@ class InstructorModel:
             max_length=max_length,
             long_text=long_text,
             normalize=normalize,
-            max_batch=max_batch,
+            batch_size=batch_size,
         ).vectors
 
     @torch.inference_mode()
@@ -156,7 +156,7 @@ class InstructorModel:
         max_length: int | None = None,
         long_text: str = "truncate",
         normalize: bool = True,
-        max_batch: int | None = None,
+        batch_size: int | None = None,
     ) -> Encoded:
         """Embed texts as `encode` does, with the same arguments and errors, and also count what was read.
 
@@ -168,8 +168,8 @@ class InstructorModel:
         max_length = self._resolve_max_length(max_length)
         if long_text not in LONG_TEXT:
             raise ValueError(f"unknown long_text {long_text!r}: expected one of {', '.join(LONG_TEXT)}")
-        if max_batch is not None and max_batch < 1:
-            raise ValueError(f"max_batch is {max_batch}, expected at least 1")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         max_windows = MAX_WINDOWS if long_text == "average" else 1
 
         # A pair of instruction and text that is repeated is embedded once.
@@ -186,7 +186,7 @@ class InstructorModel:
             pair_windows, tokens[i] = cut_windows(i, ids, instruction_tokens, max_length, max_windows)
             truncated[i] = tokens[i] < len(ids)
             windows += pair_windows
-        vectors = self._embed_windows(windows, len(pairs), normalize, max_batch)
+        vectors = self._embed_windows(windows, len(pairs), normalize, batch_size)
         return Encoded(vectors[pair_of_row], tokens[pair_of_row], truncated[pair_of_row], len(pairs))
 
     def _resolve_max_length(self, max_length: int | None) -> int:
@@ -199,7 +199,7 @@ class InstructorModel:
         return max_length
 
     def _embed_windows(
-        self, windows: list[Window], count: int, normalize: bool, max_batch: int | None
+        self, windows: list[Window], count: int, normalize: bool, batch_size: int | None
     ) -> npt.NDArray[np.float32]:
         """Compute a vector for each of ``count`` texts: the mean over its windows, weighted by their pooled tokens."""
         lengths = np.array([len(window.ids) for window in windows], np.int64)
@@ -209,7 +209,7 @@ class InstructorModel:
         weights = pooled_tokens / np.maximum(np.bincount(owners, pooled_tokens, count)[owners], 1)
 
         vectors = torch.zeros(count, self.dimension, device=self._device)
-        batches = make_batches(lengths, self._batch_tokens, max_batch)
+        batches = make_batches(lengths, self._batch_tokens, batch_size)
         while step := list(islice(batches, self._batches_in_step)):
             pooled = self._encoder.mean_pool(
                 [Batch([windows[i].ids for i in batch], instruction_tokens[batch].tolist()) for batch in step]

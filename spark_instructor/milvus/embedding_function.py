@@ -73,5 +73,5 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
 
     def _encode(self, instruction: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         return list(
-            self._model.encode(instruction, texts, normalize=self.normalize_embeddings, max_batch=self.batch_size)
+            self._model.encode(instruction, texts, normalize=self.normalize_embeddings, batch_size=self.batch_size)
         )

@@ -74,7 +74,7 @@ def locate_model(location: ModelLocation, *, prepare: Prepare) -> HostModel:
         _check_installed(location, read_prepared(installed), installed)
         return _verify_once(str(installed))
 
-    folder = _cache_dir() / location.folder_name
+    folder = _get_cache_dir() / location.folder_name
     try:
         return _use(folder)
     except (FileNotFoundError, ValueError):
@@ -118,7 +118,7 @@ def delete_unused_models(max_age: float = _MAX_AGE, max_bytes: float | None = No
 
     Returns the size in bytes of each folder that was deleted.
     """
-    cache = _cache_dir()
+    cache = _get_cache_dir()
     limit = shutil.disk_usage(cache).total / 10 if max_bytes is None else max_bytes
     found = []
     for folder in cache.iterdir():
@@ -175,14 +175,14 @@ def _verify_once(folder: str) -> HostModel:
 
 def _record(folder: Path) -> Path:
     """Return the path of the file that holds the last verified state of a folder."""
-    return _cache_dir() / f"{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.verified"
+    return _get_cache_dir() / f"{hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:16]}.verified"
 
 
 def _contains(file: Path, text: str) -> bool:
     return file.is_file() and file.read_text() == text
 
 
-def _cache_dir() -> Path:
+def _get_cache_dir() -> Path:
     """Return the user's folder for models on this host, which outlives every application."""
     return private_folder("spark_instructor")
 

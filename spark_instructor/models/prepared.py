@@ -120,7 +120,7 @@ def to_file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).lstrip(".")[:100] or "model"
 
 
-def cache_dir() -> Path:
+def get_cache_dir() -> Path:
     """Return the folder for prepared models on this machine, ``$HF_HOME/spark_instructor``.
 
     If this user cannot write there or has no home, it is a temporary folder, and a warning says so.
@@ -145,7 +145,7 @@ def cached_path(folder_name: str) -> Path:
     configured = _configured_cache_dir()
     if configured is not None and is_prepared(configured / folder_name):
         return configured / folder_name
-    return cache_dir() / folder_name
+    return get_cache_dir() / folder_name
 
 
 def _configured_cache_dir() -> Path | None:
@@ -183,7 +183,7 @@ def list_prepared(folder: str | os.PathLike[str] | None = None) -> list[Prepared
 
     If a model is damaged or has the format of another version, the list omits it and a warning says why.
     """
-    roots = {cache_dir(), _configured_cache_dir() or cache_dir()} if folder is None else {Path(folder)}
+    roots = {get_cache_dir(), _configured_cache_dir() or get_cache_dir()} if folder is None else {Path(folder)}
     # A leading dot marks a folder that is being written.
     manifests = sorted(path for root in roots for path in root.glob(f"[!.]*/{MANIFEST}"))
     return read_intact(manifest.parent for manifest in manifests)

@@ -63,7 +63,7 @@ def is_cached(model: KnownModel) -> bool:
     return isinstance(try_to_load_from_cache(model.source, "config.json"), str)
 
 
-def checkpoint_folder(model: str, revision: str | None = None) -> Path:
+def find_checkpoint(model: str, revision: str | None = None) -> Path:
     """Return the local folder of a checkpoint, and download the checkpoint first if it is on the hub.
 
     ``model`` is the name of a known or an installed model, a hub id ("owner/name") or a folder (a path, or a ``file:``
@@ -75,7 +75,7 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     missing folder, ImportError if the model is on the hub and huggingface_hub is not installed, and ConnectionError,
     with advice, if the hub cannot be reached.
     """
-    path = local_folder(model, revision)
+    path = find_local_folder(model, revision)
     if path is not None:
         return path
     known = _find_known(model)
@@ -89,7 +89,7 @@ def checkpoint_folder(model: str, revision: str | None = None) -> Path:
     raise ValueError(f"unknown model {model!r}: expected one of {names}, a hub id (owner/name) or a folder")
 
 
-def local_folder(model: str, revision: str | None = None) -> Path | None:
+def find_local_folder(model: str, revision: str | None = None) -> Path | None:
     """Return the folder of an installed model or the local folder that ``model`` names; None for a model on the hub.
 
     A known name is never a local folder, even if there is a folder with this name.

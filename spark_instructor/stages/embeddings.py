@@ -27,7 +27,7 @@ from ..models.prepared import (
     publish_folder,
     read_prepared,
 )
-from ..models.registry import checkpoint_folder, local_folder
+from ..models.registry import find_checkpoint, find_local_folder
 from ..models.shipping import ship_model
 from ..udf import create_stage_udf
 from ..worker import TOKENS, TRUNCATED, VECTORS, Job, choose_device, embed_frame, load_cached, name_result
@@ -310,7 +310,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         """Return the precision: what was set, or else that of a prepared or installed model, or else "float32"."""
         if self.isSet(self.precision):
             return self.getOrDefault(self.precision)
-        folder = local_folder(self.getModel(), self.getRevision())
+        folder = find_local_folder(self.getModel(), self.getRevision())
         return read_prepared(folder).precision if folder is not None and is_prepared(folder) else "float32"
 
     def getDimension(self) -> int:
@@ -326,7 +326,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
 
         folder = self.getSharedFolder()
         shared = None if folder is None else local_path(folder)  # refused here, before anything is downloaded
-        model = prepare_model(checkpoint_folder(self.getModel(), self.getRevision()), self._get(self.precision))
+        model = prepare_model(find_checkpoint(self.getModel(), self.getRevision()), self._get(self.precision))
         if shared is not None:
             model = prepare_model(model.path, into=shared / model.folder_name)
         return model
@@ -472,7 +472,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             instruction=None if self.getInstructionCol() is not None else self.getInstruction(),
             device=self.getDevice(),
             max_length=self._get(self.maxSentenceLength),
-            max_batch=self.getBatchSize(),
+            batch_size=self.getBatchSize(),
             long_text=self.getLongText(),
         )
 
@@ -496,7 +496,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         model = self.prepare_model()
         model.verify()
         stage = self.copy().setModel(model.name).setPrecision(model.precision)
-        folder = local_folder(self.getModel(), self.getRevision())
+        folder = find_local_folder(self.getModel(), self.getRevision())
         sources = [model.path] if folder is None else [model.path, folder]
         return StageContent(stage, model.folder_name, model.paths, sources)
 

@@ -11,11 +11,11 @@ import pytest
 from pages import PAGES, ROOT, list_blocks
 from processes import changed_environment, run_python
 
-from spark_instructor.models.registry import checkpoint_folder
+from spark_instructor.models.registry import find_checkpoint
 
 pytestmark = pytest.mark.one_kind  # the pages start their own sessions
 
-PACKAGED = checkpoint_folder("instructor_tiny")
+PACKAGED = find_checkpoint("instructor_tiny")
 
 # One process runs all pages, because otherwise each page would start Spark. Each page has its own namespace.
 RUNNER = """

@@ -22,7 +22,7 @@ JOB = Job(
     instruction="",
     device="cpu",
     max_length=None,
-    max_batch=None,
+    batch_size=None,
     long_text="truncate",
 )
 

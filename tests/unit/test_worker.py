@@ -21,7 +21,9 @@ from spark_instructor.worker import Job, choose_device, embed_frame, embed_serie
 
 def job(**changes):
     settings = {"nested": (False,), "with_counts": False, "with_metrics": False, "instruction": "", "device": "cpu"}
-    return Job(**{"model": None, "max_length": None, "max_batch": None, "long_text": "truncate", **settings, **changes})
+    return Job(
+        **{"model": None, "max_length": None, "batch_size": None, "long_text": "truncate", **settings, **changes}
+    )
 
 
 class EchoModel:
@@ -74,8 +76,8 @@ def test_counts_only_where_asked():
 def test_settings_reach_the_model(tiny):
     model = InstructorModel.from_pretrained(tiny)
     text = "a much longer text than the limit lets through " * 3
-    expected = model.encode_counted("i: ", [text], max_length=16, long_text="average", max_batch=1)
-    settings = job(instruction="i: ", with_counts=True, max_length=16, long_text="average", max_batch=1)
+    expected = model.encode_counted("i: ", [text], max_length=16, long_text="average", batch_size=1)
+    settings = job(instruction="i: ", with_counts=True, max_length=16, long_text="average", batch_size=1)
     output = embed_frame(model, settings, pd.DataFrame({"text": [text]}))
     np.testing.assert_allclose(output["vectors_0"][0], expected.vectors[0], atol=1e-6)
     assert output["tokens_0"][0] == expected.tokens[0] > 16

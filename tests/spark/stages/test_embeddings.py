@@ -243,7 +243,7 @@ def test_column_names(spark, tiny, vector, name):
         ({"maxSentenceLength": 16}, "float32", {"max_length": 16}),
         ({"longText": "average"}, "float32", {"long_text": "average"}),
         ({"longText": "average", "maxSentenceLength": 32}, "float32", {"long_text": "average", "max_length": 32}),
-        ({"precision": "bfloat16", "batchSize": 1}, "bfloat16", {"max_batch": 1}),
+        ({"precision": "bfloat16", "batchSize": 1}, "bfloat16", {"batch_size": 1}),
     ],
 )
 def test_settings(spark, tiny, params, precision, settings):

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | write | each row once | |
 | select of other columns | none | Spark removes a UDF whose result is not needed |
-| filter on an input column | each remaining row once | Spark applies the filter before the UDF, even if it comes later |
+| filter on an input column | each remaining row once | Spark applies the filter before the UDF, wherever it is |
 | filter on the output | each row once | a plain projection would be computed twice: for the filter and for the output |
 | explode of the output | each row once | as for the filter on the output |
 | count | none | as for the select |

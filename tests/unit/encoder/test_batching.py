@@ -12,14 +12,14 @@ LENGTHS = st.lists(st.integers(1, 600), max_size=200).map(lambda lengths: np.arr
 
 
 @given(LENGTHS, st.integers(1, 3000), st.none() | st.integers(1, 40))
-def test_batches(lengths, max_tokens, max_batch):
-    batches = list(make_batches(lengths, max_tokens, max_batch))
+def test_batches(lengths, max_tokens, batch_size):
+    batches = list(make_batches(lengths, max_tokens, batch_size))
     order = np.concatenate([*batches, np.zeros(0, np.int64)]).astype(np.int64)
     assert sorted(order) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) <= 0).all()
     for batch in batches:
         assert len(batch) == 1 or lengths[batch].sum() <= max_tokens
-        assert max_batch is None or 1 <= len(batch) <= max_batch
+        assert batch_size is None or 1 <= len(batch) <= batch_size
 
 
 @given(LENGTHS, st.integers(1, 3000))

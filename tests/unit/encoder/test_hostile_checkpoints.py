@@ -16,7 +16,7 @@ from hostile import KINDS
 from hostile.case import SECRET, write_healthy
 
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.models.registry import checkpoint_folder
+from spark_instructor.models.registry import find_checkpoint
 
 TEXTS = ["", "a text", "ﬁne ＡＢＣ ① ½ é, and another of some more words than that", "word " * 20]
 
@@ -134,7 +134,7 @@ NO_NAMES = ["~nobody-of-this-name/model", "/" + "x" * 5000, "/nowhere/\0", "/now
 
 def test_name_of_no_folder(subtests, place):
     for name in NO_NAMES:
-        for use in (checkpoint_folder, prepare):
+        for use in (find_checkpoint, prepare):
             with subtests.test(name=ascii(name)[:30], function=use.__name__):
                 with pytest.raises((ValueError, FileNotFoundError)) as raised:
                     use(name)

@@ -60,9 +60,9 @@ def average(model, texts, **settings):
         (512, 1000, [(0, 509), (459, 968), (918, 1000)]),
     ],
 )
-@pytest.mark.parametrize("max_batch", [1, None])
-def test_average_by_hand(tiny_model, words, max_length, count, windows, max_batch):
-    encoded = average(tiny_model, [text_of(words[:count])], max_length=max_length, max_batch=max_batch)
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_average_by_hand(tiny_model, words, max_length, count, windows, batch_size):
+    encoded = average(tiny_model, [text_of(words[:count])], max_length=max_length, batch_size=batch_size)
     vectors = tiny_model.encode(INSTRUCTION, [text_of(words[start:stop]) for start, stop in windows])
     pooled = [stop - start + 1 for start, stop in windows]  # + 1 for </s>
     expected = np.average(vectors, axis=0, weights=pooled)

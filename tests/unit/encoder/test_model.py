@@ -21,9 +21,9 @@ def encode_cases(model, cases, **settings):
 
 
 class TestGoldens:
-    @pytest.mark.parametrize("max_batch", [1, 32, None])
-    def test_vectors_and_counts(self, tiny_model, cases, golden_vectors, max_batch):
-        encoded = encode_cases(tiny_model, cases, max_batch=max_batch)
+    @pytest.mark.parametrize("batch_size", [1, 32, None])
+    def test_vectors_and_counts(self, tiny_model, cases, golden_vectors, batch_size):
+        encoded = encode_cases(tiny_model, cases, batch_size=batch_size)
         assert encoded.vectors.dtype == np.float32
         assert_close(encoded.vectors, golden_vectors)
         assert encoded.tokens.tolist() == [case["n_tokens"] for case in cases]
@@ -53,10 +53,10 @@ class TestGoldens:
         assert_close(encode_cases(InstructorModel.from_pretrained(tiny), cases).vectors, golden_vectors)
 
     @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
-    @pytest.mark.parametrize("max_batch", [1, 32])
-    def test_narrow_precisions(self, tiny, cases, golden_vectors, max_batch, precision):
+    @pytest.mark.parametrize("batch_size", [1, 32])
+    def test_narrow_precisions(self, tiny, cases, golden_vectors, batch_size, precision):
         vectors = encode_cases(
-            InstructorModel.from_pretrained(tiny, precision=precision), cases, max_batch=max_batch
+            InstructorModel.from_pretrained(tiny, precision=precision), cases, batch_size=batch_size
         ).vectors
         assert vectors.dtype == np.float32
         nonzero = golden_vectors.any(axis=1)
@@ -125,7 +125,7 @@ class TestArguments:
             (["a"], {"instruction": ["x", "y"]}, ValueError, "2 instructions for 1 texts"),
             (["a"], {"max_length": 513}, ValueError, "expected from 2 to 512"),
             (["a"], {"max_length": 1}, ValueError, "expected from 2 to 512"),
-            (["a"], {"max_batch": 0}, ValueError, "at least 1"),
+            (["a"], {"batch_size": 0}, ValueError, "at least 1"),
             (["a"], {"long_text": "split"}, ValueError, "truncate, average"),
         ],
     )

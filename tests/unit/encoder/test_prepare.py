@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from spark_instructor.encoder import InstructorModel, prepare, prepare_model
 from spark_instructor.encoder import checkpoint as checkpoint_module
-from spark_instructor.models.prepared import PreparedModel, cache_dir, hash_file, read_prepared
+from spark_instructor.models.prepared import PreparedModel, get_cache_dir, hash_file, read_prepared
 
 FILES = {"model.safetensors", "tokenizer.json", "prepared.json"}
 ALWAYS_FLOAT32 = {"relative_attention_bias", "final_norm", "dense"}
@@ -56,7 +56,7 @@ class TestResult:
     def test_manifest(self, checkpoint):
         model = read_prepared(prepare(checkpoint, "bfloat16"))
         assert (model.name, model.precision, model.max_length, model.dimension) == ("checkpoint", "bfloat16", 512, 24)
-        assert model.path.parent == cache_dir()
+        assert model.path.parent == get_cache_dir()
         assert model.path.name == f"checkpoint-bfloat16-{model.hash[:16]}"
         model.verify()
 

@@ -11,7 +11,7 @@ from spark_instructor.encoder import InstructorModel, prepare_model
 from spark_instructor.models import registry
 from spark_instructor.models.installed import find_installed, to_installed_name
 from spark_instructor.models.prepared import WEIGHTS
-from spark_instructor.models.registry import checkpoint_folder, is_cached, known_models, local_folder
+from spark_instructor.models.registry import find_checkpoint, find_local_folder, is_cached, known_models
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def base(target, monkeypatch):
 
 
 def test_found_by_name(base, checkpoint):
-    assert find_installed("instructor_base") == checkpoint_folder("instructor_base") == base
+    assert find_installed("instructor_base") == find_checkpoint("instructor_base") == base
     found = InstructorModel.from_pretrained("instructor_base", precision="bfloat16")
     assert found.prepared.path == base
     expected = InstructorModel.from_pretrained(checkpoint, precision="bfloat16")
@@ -55,22 +55,22 @@ def test_an_unset_precision_is_that_of_the_wheel(base):
 
 def test_a_revision_is_on_the_hub(base, monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "_download", lambda hub_id, revision: tmp_path / hub_id / revision)
-    assert checkpoint_folder("instructor_base", "v1") == tmp_path / "hkunlp/instructor-base/v1"
+    assert find_checkpoint("instructor_base", "v1") == tmp_path / "hkunlp/instructor-base/v1"
     assert InstructorEmbeddings(model="instructor_base", revision="v1").getPrecision() == "float32"
-    assert checkpoint_folder("instructor_tiny", "v1").name == "instructor_tiny"
+    assert find_checkpoint("instructor_tiny", "v1").name == "instructor_tiny"
 
 
 def test_before_a_folder_in_the_working_directory(base, monkeypatch, tmp_path):
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert local_folder("other") == base.with_name("spark_instructor_other")
-    assert local_folder("./other") == Path("other")
+    assert find_local_folder("other") == base.with_name("spark_instructor_other")
+    assert find_local_folder("./other") == Path("other")
 
 
 def test_listed(base):
     assert "instructor_base" in {model.name for model in known_models() if is_cached(model)}
     with pytest.raises(ValueError, match=r"expected one of instructor_tiny, .*, instructor_xl, other, a hub id"):
-        checkpoint_folder("nonesuch")
+        find_checkpoint("nonesuch")
 
 
 def test_an_altered_file(checkpoint, tmp_path, monkeypatch):
@@ -79,7 +79,7 @@ def test_an_altered_file(checkpoint, tmp_path, monkeypatch):
     weights = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     with pytest.raises(ValueError, match=f"{folder / WEIGHTS} was changed after it was prepared"):
-        prepare_model(checkpoint_folder("instructor_base"), "int8")
+        prepare_model(find_checkpoint("instructor_base"), "int8")
 
 
 @pytest.mark.parametrize(

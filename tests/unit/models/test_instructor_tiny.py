@@ -8,10 +8,10 @@ import pytest
 from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel
-from spark_instructor.models.registry import checkpoint_folder
+from spark_instructor.models.registry import find_checkpoint
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-FOLDER = checkpoint_folder("instructor_tiny")
+FOLDER = find_checkpoint("instructor_tiny")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from checkpoints import edit_json, write_checkpoint
 
 from spark_instructor import list_prepared
 from spark_instructor.encoder import preparation, prepare
-from spark_instructor.models.prepared import cache_dir, publish_folder, read_prepared
+from spark_instructor.models.prepared import get_cache_dir, publish_folder, read_prepared
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_cache_dir(monkeypatch, tmp_path, variables, folder):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache_dir() == Path(folder).expanduser()
+    assert get_cache_dir() == Path(folder).expanduser()
 
 
 class TestNoCache:
@@ -169,7 +169,7 @@ class TestNoCache:
     def test_no_home(self, fallback, monkeypatch):
         monkeypatch.setattr(os.path, "expanduser", lambda path: path)
         with pytest.warns(UserWarning, match="the home folder cannot be written.*Set HF_HOME"):
-            assert cache_dir() == fallback
+            assert get_cache_dir() == fallback
 
     def test_home_is_no_folder(self, fallback, monkeypatch, tiny):
         monkeypatch.setenv("HF_HOME", "/dev/null")

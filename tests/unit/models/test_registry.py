@@ -13,7 +13,7 @@ from fake_hub import FakeHub
 
 from spark_instructor import known_models
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.models.registry import _download, checkpoint_folder, is_cached
+from spark_instructor.models.registry import _download, find_checkpoint, is_cached
 
 REPOSITORY = "someone/instructor-small"
 
@@ -46,7 +46,7 @@ class TestNames:
     @pytest.mark.parametrize("name", ["instructor_huge", "", "instructor-base"])
     def test_unknown_name(self, name):
         with pytest.raises(ValueError, match=f"unknown model '{name}'") as raised:
-            checkpoint_folder(name)
+            find_checkpoint(name)
         assert all(one.name in str(raised.value) for one in known_models())
 
     @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ class TestNames:
     def test_what_is_asked_of_the_hub(self, monkeypatch, tmp_path, name, hub_id):
         asked = []
         monkeypatch.setattr("spark_instructor.models.registry._download", lambda *args: asked.append(args) or tmp_path)
-        assert checkpoint_folder(name, "v1") == tmp_path
+        assert find_checkpoint(name, "v1") == tmp_path
         assert asked == [(hub_id, "v1")]
 
 
@@ -69,20 +69,20 @@ class TestFolders:
     def test_path_or_uri(self, tmp_path, spelling):
         folder = tmp_path / "a model"
         folder.mkdir()
-        assert checkpoint_folder(spelling.format(folder)) == folder
+        assert find_checkpoint(spelling.format(folder)) == folder
 
     def test_relative_and_home(self, monkeypatch, tmp_path):
         (tmp_path / "owner" / "model").mkdir(parents=True)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", str(tmp_path))
         # A folder that is there comes before a hub id that reads the same.
-        assert checkpoint_folder("owner/model") == checkpoint_folder("./owner/model") == Path("owner/model")
-        assert checkpoint_folder("~/owner/model") == tmp_path / "owner" / "model"
+        assert find_checkpoint("owner/model") == find_checkpoint("./owner/model") == Path("owner/model")
+        assert find_checkpoint("~/owner/model") == tmp_path / "owner" / "model"
 
     @pytest.mark.parametrize("spelling", ["dbfs:/Volumes/main/models/base", "/Volumes/main/models/base"])
     def test_volumes(self, monkeypatch, spelling):
         monkeypatch.setattr(Path, "is_dir", lambda path: str(path).startswith("/Volumes/main"))
-        assert checkpoint_folder(spelling) == Path("/Volumes/main/models/base")
+        assert find_checkpoint(spelling) == Path("/Volumes/main/models/base")
 
     @pytest.mark.parametrize(
         "missing",
@@ -98,11 +98,11 @@ class TestFolders:
     )
     def test_missing(self, missing):
         with pytest.raises(FileNotFoundError, match="there is no checkpoint folder"):
-            checkpoint_folder(missing)
+            find_checkpoint(missing)
 
     def test_other_file_systems(self):
         with pytest.raises(ValueError, match=r"^s3://bucket/model: a model is read as local files, and s3: is not"):
-            checkpoint_folder("s3://bucket/model")
+            find_checkpoint("s3://bucket/model")
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +129,9 @@ def get_folder(home, hub_id, revision=None, **variables):
     """Ask for a folder in a process of its own, since huggingface_hub reads its settings when it is imported."""
     code = """
 import json, sys
-from spark_instructor.models.registry import checkpoint_folder
+from spark_instructor.models.registry import find_checkpoint
 try:
-    print(json.dumps([str(checkpoint_folder(*json.loads(sys.argv[1])))]))
+    print(json.dumps([str(find_checkpoint(*json.loads(sys.argv[1])))]))
 except Exception as error:
     print(json.dumps([type(error).__name__, str(error)]))
 """

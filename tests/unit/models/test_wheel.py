@@ -11,7 +11,7 @@ from wheels import install_wheel
 
 from spark_instructor.encoder import prepare_model
 from spark_instructor.models.prepared import read_prepared
-from spark_instructor.models.registry import checkpoint_folder
+from spark_instructor.models.registry import find_checkpoint
 from spark_instructor.models.wheel import build_wheel
 
 
@@ -78,6 +78,6 @@ def test_same_model_same_bytes(checkpoint, model, tmp_path):
 
 
 def test_the_packaged_model_needs_no_wheel(tmp_path):
-    tiny = checkpoint_folder("instructor_tiny")
+    tiny = find_checkpoint("instructor_tiny")
     with pytest.raises(ValueError, match="instructor_tiny comes with spark-instructor-embeddings"):
         build_wheel(prepare_model(tiny), tiny, tmp_path)
