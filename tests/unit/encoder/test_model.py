@@ -194,9 +194,11 @@ class TestFromPretrained:
             InstructorModel.from_pretrained(name, **settings)
 
     def test_narrower_folder(self, tiny):
-        """A folder that was prepared in int8 cannot be loaded in float32."""
+        """A folder that was prepared in int8 keeps its precision and cannot be loaded in float32."""
+        folder = prepare(tiny, "int8")
+        assert InstructorModel.from_pretrained(folder).prepared.precision == "int8"
         with pytest.raises(ValueError, match="was prepared in int8; float32 cannot be recovered"):
-            InstructorModel.from_pretrained(prepare(tiny, "int8"))
+            InstructorModel.from_pretrained(folder, precision="float32")
 
 
 def test_loading_imports_no_transformers(tiny, tmp_path):
