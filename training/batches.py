@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from random import Random
 from typing import Any
 
@@ -18,10 +19,13 @@ import torch
 from corpus import Corpus
 from model import MOST_TOKENS, Batch, padded
 
-FAMILIES_A_STEP = 32
+FAMILIES_A_STEP = 40
 GRIDS_A_STEP = 2
 GRID = (6, 5)  # values of one facet, values of the other
 GRID_TEXTS = 60  # two texts a cell, or more where a facet has fewer values
+CONTRASTS_A_STEP = 10
+NESTED_GRID = (3, 4)  # values of the wide facet, values of the narrow one in each
+NESTED_SHARE = 0.4  # of the grids of a source that has a facet within another
 PAIR_TOKENS = 4096  # of texts, about, on both sides
 PLAIN_SHARE = 0.6  # of distilled families, and of pairs, without instruction
 
@@ -32,8 +36,10 @@ _FAMILY_WEIGHTS = {
     "goemotions": 4, "gsm8k": 1, "headlines": 5, "hwu64": 2, "medquad": 5, "movie_reviews": 4, "nltk-inaugural": 1,
     "nltk-product_reviews_1": 0.02, "nltk-product_reviews_2": 0.5, "nltk-state_union": 3, "openstax": 7,
     "openstax-philschatz": 9, "peps": 2, "pros_cons": 2, "scitldr": 2, "selfdialogue": 6, "sentence_polarity": 2,
-    "snips": 2, "subjectivity": 2, "taskmaster": 3, "tldr": 2, "triviaqa-questions": 6, "variants": 14, "wordnet": 8,
+    "snips": 2, "subjectivity": 2, "taskmaster": 3, "tldr": 2, "triviaqa-questions": 6, "variants": 12, "wordnet": 8,
+    "names": 4, "negation": 12, "numbers": 4, "opposites": 6, "order": 4, "roles": 9,
 }  # fmt: skip
+_CONTRAST_WEIGHTS = {"deeds": 3, "events": 1, "exchanges": 2, "routes": 1, "scenes": 3}
 _PAIR_WEIGHTS = {
     "acl": 3, "covid-faq": 0.1, "covid-qa": 1, "disflqa": 1, "factbook": 2, "medquad": 4, "openstax": 2,
     "openstax-glossary": 1, "openstax-philschatz": 3, "openstax-philschatz-glossary": 2, "peps": 0.3, "scitldr": 1,
@@ -51,20 +57,38 @@ _FACET_WEIGHTS = {
 _MINOR = {
     "city", "day", "form", "length", "negation", "numbers", "person", "question_word", "tense", "time", "when",
 }  # fmt: skip
+# Facets of what a text is about, which the teacher tells too.
+_CONTENT = {
+    "chat_topic", "country", "deed", "disease", "domain", "event", "intent", "paper_topic", "scenario", "service",
+    "subject", "trivia_topic",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """Rows whose vectors should be the teacher's; ``sequences`` are theirs."""
+    """Rows whose vectors should be the teacher's, and the number of each row's family."""
+
+    rows: npt.NDArray[np.int64]
+    families: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Rows (contrasts, 4) of sentences, of what follows from them, and of two that contradict them."""
 
     rows: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Texts under two instructions: first all under the one, with these labels, then all under the other."""
+    """Rows under two instructions: first all under the one, with these labels, then all under the other.
 
+    ``is_content`` says of each instruction whether it asks what the text is about.
+    """
+
+    rows: npt.NDArray[np.int64]
     labels: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+    is_content: tuple[bool, bool]
 
 
 @dataclass(frozen=True)
@@ -74,8 +98,9 @@ class Pairs:
     rows: npt.NDArray[np.int64]
 
 
-Part = Distilled | Grid | Pairs
+Part = Distilled | Contrasts | Grid | Pairs
 Line = tuple[str, int]  # an instruction and the row of a text
+Drawn = tuple[tuple[str, str], list[int], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
 
 
 class Batches:
@@ -85,6 +110,7 @@ class Batches:
         self._corpus, self._grids, self._seed = corpus, grids, seed
         draws = corpus.draws
         self._families = _Weighted(draws["families"], _FAMILY_WEIGHTS)
+        self._contrasts = _Weighted(draws["contrasts"], _CONTRAST_WEIGHTS)
         self._pairs = _Weighted(draws["pairs"], _PAIR_WEIGHTS)
         self._facets = _Weighted(
             {source: FacetTexts(**group) for source, group in draws["facets"].items()}, _FACET_WEIGHTS
@@ -93,7 +119,7 @@ class Batches:
     def step(self, number: int) -> list[tuple[Part, list[Line]]]:
         """The parts of a step, each with its sequences."""
         random = Random(f"{self._seed} {number}")
-        parts = [self._distilled(random)]
+        parts = [self._distilled(random), self._contrasted(random)]
         if number % 2 == 0:
             parts.append(self._paired(random))
         elif self._grids:
@@ -102,17 +128,26 @@ class Batches:
 
     def batches(self, sequences: Sequence[Line]) -> tuple[list[Batch], torch.Tensor]:
         """Sequences as batches, and the order that brings the vectors back."""
-        before = [self._corpus.instruction_tokens(instruction) for instruction, _ in sequences]
-        after = [self._corpus.tokens(row) for _, row in sequences]
+        before, after = zip(*(self._corpus.instructed_row(*sequence) for sequence in sequences), strict=True)
         return padded(before, after)
 
     def _distilled(self, random: Random) -> tuple[Part, list[Line]]:
-        sequences = {}
-        for _ in range(FAMILIES_A_STEP):
+        drawn: dict[int, tuple[str, int]] = {}
+        for number in range(FAMILIES_A_STEP):
             source, families = self._families.draw(random)
             instruction = "" if random.random() < PLAIN_SHARE else instructions.general(source, random)
-            sequences |= dict.fromkeys(random.choice(families), instruction)
-        return Distilled(np.array(list(sequences))), [(instruction, row) for row, instruction in sequences.items()]
+            drawn |= dict.fromkeys(random.choice(families), (instruction, number))
+        part = Distilled(np.array(list(drawn)), np.array([number for _, number in drawn.values()]))
+        return part, [(instruction, row) for row, (instruction, _) in drawn.items()]
+
+    def _contrasted(self, random: Random) -> tuple[Part, list[Line]]:
+        rows, sequences = [], []
+        for _ in range(CONTRASTS_A_STEP):
+            kind, contrasts = self._contrasts.draw(random)
+            rows.append(random.choice(contrasts))
+            instruction = "" if random.random() < PLAIN_SHARE else instructions.general(kind, random)
+            sequences += [(instruction, row) for row in rows[-1]]
+        return Contrasts(np.array(rows)), sequences
 
     def _paired(self, random: Random) -> tuple[Part, list[Line]]:
         _, group = self._pairs.draw(random)
@@ -136,7 +171,8 @@ class Batches:
         for facet in facets:
             instruction = instructions.for_facet(source, facet, random)
             sequences += [(instruction, row) for row in rows]
-        return Grid(labels), sequences
+        is_content = (facets[0] in _CONTENT, facets[1] in _CONTENT)
+        return Grid(np.array(rows), labels, is_content), sequences
 
 
 class FacetTexts:
@@ -149,6 +185,7 @@ class FacetTexts:
             for facet, label in found.items():
                 self._by_label[facet][label].append(i)
         self.crossings = self._find_crossings()
+        self.nestings = self._find_nestings()
         self._weights = [0.2 ** sum(facet in _MINOR for facet in crossing) for crossing in self.crossings]
 
     def _find_crossings(self) -> list[tuple[str, str]]:
@@ -163,10 +200,60 @@ class FacetTexts:
                     crossings.append((a, b))
         return crossings
 
-    def grid(
-        self, random: Random
-    ) -> tuple[tuple[str, str], list[int], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """Two facets that cross, texts of a grid over some of their values, and the labels in each facet.
+    def _find_nestings(self) -> list[tuple[str, str]]:
+        """Pairs of a narrow facet and a wide one that follows from it, such as intent and domain.
+
+        The wide one has as many values as a nested grid takes, each with as many narrow ones of enough texts.
+        """
+        wide_values, narrow_values = NESTED_GRID
+        nestings = []
+        for narrow, wide in permutations(sorted(self._by_label), 2):
+            followed: dict[str, set[str]] = defaultdict(set)
+            for found in self._labels:
+                if narrow in found and wide in found:
+                    followed[found[narrow]].add(found[wide])
+            if any(len(values) > 1 for values in followed.values()):
+                continue
+            within = Counter(
+                next(iter(values)) for value, values in followed.items() if self._is_frequent(narrow, value)
+            )
+            if sum(count >= narrow_values for count in within.values()) >= wide_values:
+                nestings.append((narrow, wide))
+        return nestings
+
+    def _is_frequent(self, facet: str, value: str) -> bool:
+        return len(self._by_label[facet][value]) >= GRID_TEXTS // (NESTED_GRID[0] * NESTED_GRID[1])
+
+    def grid(self, random: Random) -> Drawn:
+        """Two facets, texts of a grid over some of their values, and the labels in each facet."""
+        if self.nestings and (not self.crossings or random.random() < NESTED_SHARE):
+            return self._nested_grid(random)
+        return self._crossed_grid(random)
+
+    def _nested_grid(self, random: Random) -> Drawn:
+        """Some values of a wide facet and some narrow ones within each.
+
+        Under the instruction for the narrow facet the neighbors within the wide one have to part.
+        """
+        narrow, wide = random.choice(self.nestings)
+        within: dict[str, list[str]] = defaultdict(list)
+        for value, texts in self._by_label[narrow].items():
+            if self._is_frequent(narrow, value) and wide in (found := self._labels[texts[0]]):
+                within[found[wide]].append(value)
+        wide_values, narrow_values = NESTED_GRID
+        texts_a_value = GRID_TEXTS // (wide_values * narrow_values)
+        enough = [some for some in within.values() if len(some) >= narrow_values]
+        rows, narrow_labels, wide_labels = [], [], []
+        for column, values in enumerate(random.sample(enough, wide_values)):
+            for line, value in enumerate(random.sample(values, narrow_values)):
+                for i in random.sample(self._by_label[narrow][value], texts_a_value):
+                    rows.append(self._rows[i])
+                    narrow_labels.append(column * narrow_values + line)
+                    wide_labels.append(column)
+        return (narrow, wide), rows, (np.array(narrow_labels), np.array(wide_labels))
+
+    def _crossed_grid(self, random: Random) -> Drawn:
+        """Some values of two facets that cross.
 
         Cells that have no text stay empty; a value that would be alone in its row or column is not drawn.
         """
@@ -182,7 +269,7 @@ class FacetTexts:
         in_column = Counter(b_value for _, b_value in cells)
         shared = [b_value for b_value, count in in_column.items() if count > 1]
         if len(a_values) < 2 or len(shared) < 2:
-            return self.grid(random)
+            return self._crossed_grid(random)
         # Values that cross most of the rows, in an order that differs from grid to grid.
         shared.sort(key=lambda b_value: in_column[b_value] * (0.3 + random.random()), reverse=True)
         del shared[GRID[1] :]

@@ -8,7 +8,9 @@ texts.jsonl, tokens.npy with offsets.npy, and draws.json, which holds rows (numb
 - families: of each source, runs of four rows that are near each other, for distillation;
 - pairs: of each source, its instructions and (row, row) of question and passage, title and abstract, ...;
 - facets: of each source, rows and their label in each facet, None where it has none, for the grids;
-- held_out: pairs and facets of the same form, which training never draws, for `score.py`.
+- contrasts: of each kind, four rows: a sentence, one that follows from it, and two that contradict it;
+- held_out: pairs, facets, contrasts and changed (sentences and their copies) of the same form, which training never
+  draws, for `score.py`.
 """
 
 from __future__ import annotations
@@ -25,13 +27,23 @@ from typing import Any
 from zlib import crc32
 
 import facets
+import minimal_pairs
 import numpy as np
 import numpy.typing as npt
 import sentencepiece
-from phrases import FAMILY, Sentence, dialogue_families, headline_families, scene_families
+from phrases import FAMILY, Contrast, Sentence, contrasts, dialogue_families, headline_families, scene_families
 
 MOST_FAMILIES_OF_A_SOURCE = 6_000  # 24,000 texts: fewer than there are, as each text costs a teacher's look
 VARIED_SENTENCES = 20_000
+MINIMAL_PAIRS = {
+    "negation": 14_000,
+    "roles": 12_000,
+    "order": 5_000,
+    "opposites": 8_000,
+    "numbers": 5_000,
+    "names": 5_000,
+}
+CONTRASTS = 20_000
 COMPOSED_FAMILIES = {"dialogues": 10_000, "captions": 10_000, "headlines": 5_000}
 FACET_TEXTS_OF_A_SOURCE = 20_000
 HELD_OUT = 20  # one of so many labelled texts and pairs
@@ -82,7 +94,7 @@ class Corpus:
         self._offsets = np.load(folder / "offsets.npy")
         self.draws: dict[str, Any] = json.loads((folder / "draws.json").read_text("utf-8"))
         self._processor = sentencepiece.SentencePieceProcessor(model_file=str(run / "spiece.model"))
-        self.instruction_tokens = lru_cache(maxsize=1 << 16)(self.encode)  # each ends in a space, so joins cleanly
+        self._instruction_tokens = lru_cache(maxsize=1 << 16)(self.encode)
 
     def tokens(self, row: int) -> npt.NDArray[np.uint16]:
         """Token ids of a text, without ``</s>``."""
@@ -96,6 +108,18 @@ class Corpus:
     def encode(self, text: str) -> npt.NDArray[np.uint16]:
         """Token ids of any text, without ``</s>``."""
         return np.array(self._processor.encode(text), np.uint16)
+
+    def instructed(self, instruction: str, text: str) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        """Token ids of an instruction and of the text after it, divided after as many as the instruction has alone."""
+        before = self._instruction_tokens(instruction)
+        both = self.encode(instruction + text)
+        return both[: len(before)], both[len(before) :]
+
+    def instructed_row(self, instruction: str, row: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        """The same of a text of the corpus; its tokens are known unless it grows together with the instruction."""
+        if instruction and not instruction.endswith(" "):
+            return self.instructed(instruction, self.texts[row])
+        return self._instruction_tokens(instruction), self.tokens(row)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -113,7 +137,8 @@ class _Builder:
         self.families: dict[str, list[list[int]]] = {}
         self.pairs: dict[str, dict[str, Any]] = {}
         self.facets: dict[str, dict[str, Any]] = {}
-        self.held_out: dict[str, dict[str, Any]] = {"pairs": {}, "facets": {}}
+        self.contrasts: dict[str, list[list[int]]] = {}
+        self.held_out: dict[str, dict[str, Any]] = {"pairs": {}, "facets": {}, "contrasts": {}, "changed": {}}
 
     @property
     def texts(self) -> list[str]:
@@ -128,6 +153,19 @@ class _Builder:
             kept = [self.row(text) for text in dict.fromkeys(family) if _plain(text) not in self._evaluated]
             if len(kept) > 1:
                 self.families.setdefault(source, []).append(kept)
+
+    def add_changed(self, change: str, families: Iterable[list[str]]) -> None:
+        """Families of a sentence, its changed copy and others; of those that are held out, the first two."""
+        for family in families:
+            if not _is_held_out(family[0]):
+                self.add_families(change, [family])
+            elif not self._evaluated.intersection(map(_plain, family)):
+                self.held_out["changed"].setdefault(change, []).append([self.row(text) for text in family[:2]])
+
+    def add_contrast(self, contrast: Contrast) -> None:
+        if not self._evaluated.intersection(map(_plain, contrast.texts)):
+            part = self.held_out["contrasts"] if _is_held_out(contrast.premise) else self.contrasts
+            part.setdefault(contrast.kind, []).append([self.row(text) for text in contrast.texts])
 
     def add_pair(self, source: str, instructions: list[str], texts: tuple[str, str]) -> None:
         part = self.held_out["pairs"] if _is_held_out(texts[0]) else self.pairs
@@ -188,6 +226,11 @@ def build(data: Path) -> _Builder:
     builder.add_facets("medquad questions", labelled["medquad"])
     builder.add_facets("factbook", labelled["factbook"])
     builder.add_facets("any source", _any_source(texts, random))
+
+    for change, changed in minimal_pairs.families(bases, MINIMAL_PAIRS, random).items():
+        builder.add_changed(change, changed)
+    for contrast in contrasts(random, CONTRASTS):
+        builder.add_contrast(contrast)
     return builder
 
 
@@ -236,7 +279,7 @@ def _refined(sentence: Sentence) -> Sentence:
     """HWU64's intents are scenario_action, such as calendar_set: the action is a facet across scenarios."""
     labels = dict(sentence.facets)
     if "scenario" in labels and "_" in labels["intent"]:
-        labels["action"] = labels.pop("intent").split("_", 1)[1]
+        labels["action"] = labels["intent"].split("_", 1)[1]
     return Sentence(sentence.text, labels)
 
 
@@ -257,10 +300,10 @@ def _write(builder: _Builder, run: Path) -> None:
     ids = [np.array(processor.encode(text), np.uint16) for text in texts]
     np.save(folder / "tokens.npy", np.concatenate(ids))
     np.save(folder / "offsets.npy", np.cumsum([0, *map(len, ids)]))
-    draws = {name: getattr(builder, name) for name in ("families", "pairs", "facets", "held_out")}
+    draws = {name: getattr(builder, name) for name in ("families", "contrasts", "pairs", "facets", "held_out")}
     (folder / "draws.json").write_text(json.dumps(draws), "utf-8")
     print(f"{len(texts)} texts, {sum(map(len, ids))} tokens")
-    for name, families in builder.families.items():
+    for name, families in (builder.families | builder.contrasts).items():
         print(f"families {name}: {len(families)}")
     for name, group in (*builder.pairs.items(), *builder.facets.items()):
         print(f"{name}: {len(group['rows'])}")

@@ -2,8 +2,8 @@
 
     python training/export.py RUN NAME OUT
 
-exports ``RUN/NAME/checkpoint.pt`` to the folder OUT. config.json says float32, so that whoever loads it computes
-in float32.
+exports ``RUN/NAME/checkpoint.pt`` to the folder OUT, in a basis that int8 does no harm to. config.json says float32,
+so that whoever loads it computes in float32.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from model import Shape, Student
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from scipy.linalg import hadamard
 from torch import Tensor
 from vocabulary import EXTRA_IDS
 
@@ -87,9 +89,43 @@ def export(student: Student, spiece: Path, out: Path) -> None:
         },
     )
     _write_tokenizer(spiece, out)
-    encoder, dense = _hub_tensors(student)
+    encoder, dense = _hub_tensors(rotated(student))
     _save(encoder, out / "model.safetensors")
     _save({"linear.weight": dense}, out / "2_Dense" / "model.safetensors")
+
+
+def rotated(student: Student) -> Student:
+    """A copy whose residual stream is in another basis: its vectors are the same, up to rounding.
+
+    The norms' scales are folded into the matrices after them. What is left of a norm does not depend on the basis, so
+    an orthogonal matrix after all that writes to the stream and before all that reads it changes nothing. The stream of
+    a student that starts from principal components is large in the first, and int8 with one scale for each token has
+    few levels left for the others. A Hadamard matrix spreads it over all (Ashkboos et al. 2024, QuaRot).
+    """
+    copy = deepcopy(student)
+    basis = torch.from_numpy(hadamard(student.shape.d_model, float)) / student.shape.d_model**0.5
+    with torch.no_grad():
+        readers = [(layer.qkv, layer.attention_norm) for layer in copy.layers]
+        readers += [(layer.wi, layer.feed_forward_norm) for layer in copy.layers]
+        readers.append((copy.dense, copy.final_norm))
+        for linear, norm in readers:
+            linear.weight.copy_((linear.weight * norm.weight).double() @ basis)
+            norm.weight.fill_(1)
+        copy.shared.weight.copy_(copy.shared.weight.double() @ basis)
+        for layer in copy.layers:
+            for linear in (layer.o, layer.wo):
+                linear.weight.copy_(basis.T @ linear.weight.double())
+    return copy
+
+
+def read_checkpoint(student: Student, folder: Path) -> None:
+    """Give the student the weights of an exported folder."""
+    encoder, dense = _hub_tensors(student)
+    stored = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for name, tensor in encoder.items():
+            tensor.copy_(stored[name])
+        dense.copy_(load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"])
 
 
 def _hub_tensors(student: Student) -> tuple[dict[str, Tensor], Tensor]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 FAMILY = 4
 _PHRASES = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
@@ -127,3 +128,108 @@ def headline_families(random: Random, families: int, countries: list[str]) -> It
             changed = random.choice(used)
             parts[changed] = draws[changed]()
         yield sentences
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A sentence, one that follows from it, and two that share its words and contradict it."""
+
+    kind: str
+    premise: str
+    entailed: str
+    contradicted: list[str]
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.premise, self.entailed, *self.contradicted]
+
+
+def contrasts(random: Random, number: int) -> Iterator[Contrast]:
+    """Sentences on two participants, two events, two places or a scene."""
+    kinds = {"deeds": _deed, "exchanges": _exchange, "events": _events, "routes": _route, "scenes": _scene_contrast}
+    for _ in range(number):
+        (kind,) = random.choices(list(kinds), (3, 2, 1, 1, 3))
+        premise, entailed, contradicted = kinds[kind](_PHRASES["encounters"], random)
+        full = random.random() < 0.7  # with capitals and full stops, or with neither
+        texts = (f"{text[0].upper()}{text[1:]}." if full else text for text in (premise, entailed, *contradicted))
+        yield Contrast(kind, next(texts), next(texts), list(texts))
+
+
+_Told = tuple[str, str, list[str]]
+
+
+def _deed(phrases: dict[str, Any], random: Random) -> _Told:
+    """Active and passive say the same, exchanged participants and a negation do not."""
+    article, other_article = random.choice((("the", "the"), ("a", "a"), ("the", "a"), ("a", "the")))
+    first, second = random.sample(phrases["agents"], 2)
+    a, b = _with_article(article, first), _with_article(other_article, second)
+    base, third, past, participle, gerund = random.choice(phrases["deeds"]).split("/")
+    active, passive, negated = random.choice(
+        (
+            (f"{{}} {third} {{}}", f"{{}} is {participle} by {{}}", f"{{}} does not {base} {{}}"),
+            (f"{{}} {past} {{}}", f"{{}} was {participle} by {{}}", f"{{}} did not {base} {{}}"),
+            (f"{{}} is {gerund} {{}}", f"{{}} is being {participle} by {{}}", f"{{}} is not {gerund} {{}}"),
+            (f"{{}} has {participle} {{}}", f"{{}} has been {participle} by {{}}", f"{{}} has not {participle} {{}}"),
+        )
+    )
+    contradicted = [active.format(b, a), random.choice((negated.format(a, b), passive.format(a, b)))]
+    return active.format(a, b), passive.format(b, a), contradicted
+
+
+def _exchange(phrases: dict[str, Any], random: Random) -> _Told:
+    """What one does is what the other undergoes."""
+    here, there = random.choice(phrases["exchanges"])
+    if random.random() < 0.5:
+        a, b = (f"the {one}" for one in random.sample(phrases["agents"], 2))
+    else:
+        a, b = random.sample(_PHRASES["fillers"]["person"], 2)
+    thing = random.choice(phrases["things"])
+    same, *turned = (
+        frame.format(a=one, b=other, thing=thing) for frame, one, other in ((there, a, b), (here, b, a), (there, b, a))
+    )
+    return here.format(a=a, b=b, thing=thing), same, turned
+
+
+def _events(phrases: dict[str, Any], random: Random) -> _Told:
+    """One event before another."""
+    first, second = (" ".join(event) for event in random.sample(phrases["events"], 2))
+    same_order = [f"{first} before {second}", f"{second} after {first}"]
+    same_order += [f"before {second}, {first}", f"after {first}, {second}"]
+    premise, same = random.sample(same_order, 2)
+    turned = [f"{second} before {first}", f"{first} after {second}", f"before {first}, {second}"]
+    return premise, same, random.sample(turned, 2)
+
+
+def _route(phrases: dict[str, Any], random: Random) -> _Told:
+    """From one city to another."""
+    x, y = random.sample(_PHRASES["fillers"]["city"], 2)
+    mover, there, again = (random.choice(phrases[name]) for name in ("movers", "routes", "returns"))
+    here, same, turned, other = (
+        frame.format(mover=mover, x=one, y=another)
+        for frame, one, another in ((there, x, y), (again, x, y), (there, y, x), (again, y, x))
+    )
+    return here, same, [turned, other]
+
+
+def _scene_contrast(phrases: dict[str, Any], random: Random) -> _Told:
+    """A caption, one that says less, and two that say it is not so."""
+    scenes = _PHRASES["scenes"]
+    who = random.choice(list(phrases["broader"]))
+    deed = random.choice(scenes["deeds"] if who in scenes["people"] else scenes["animal deeds"])
+    place = random.choice(scenes["places"])
+    be = "are" if re.match("two|some", who) else "is"
+    broader = phrases["broader"][who]
+    bare = re.sub("^(?:an?|some) ", "", who)
+    entailed = random.choice(
+        (f"{broader} {be} {deed}", f"{broader} {be} {deed} {place}", f"there {be} {broader} {deed}", f"{who} {deed}")
+    )
+    contradicted = [
+        f"{who} {be} not {deed} {place}",
+        f"there {be} no {bare} {deed} {place}",
+        f"nobody is {deed} {place}",
+    ]
+    return f"{who} {be} {deed} {place}", entailed, random.sample(contradicted, 2)
+
+
+def _with_article(article: str, noun: str) -> str:
+    return f"an {noun}" if article == "a" and noun[0] in "aeiou" else f"{article} {noun}"

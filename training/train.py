@@ -1,6 +1,7 @@
 """Train the student: warm up, then a stable rate for as long as there is time; decay on a branch.
 
     python training/train.py DATA RUN                              train on, from the last checkpoint if there is one
+    python training/train.py DATA RUN --start FOLDER               the same, but begin with an exported model's weights
     python training/train.py DATA RUN --decay BRANCH --steps N     from RUN's checkpoint let the rate fall to zero
 
 Send SIGTERM to stop after the step in hand, with a checkpoint. Every step's batch follows from its number,
@@ -16,28 +17,37 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from batches import GRIDS_A_STEP, Batches, Distilled, Grid, Pairs
+from batches import GRIDS_A_STEP, Batches, Contrasts, Distilled, Grid, Pairs
 from corpus import Corpus
+from export import read_checkpoint
+from losses import distillation, family_error, grid_contrast, meaning_contrast, pair_contrast
 from model import Shape, Student, padded
 from score import evaluate, score_for_steering
 from teacher import Teacher, TeacherVectors
 from torch import Tensor
-from torch.nn import functional
 
 WARMUP_STEPS = 50
 RATES = {"matrices": 0.004, "others": 0.003}  # Muon's and AdamW's
-TEMPERATURE = 0.05
-GRID_TEMPERATURE = 0.07
-WEIGHTS = {"kl": 0.2, "grid": 0.5, "pairs": 0.1, "pairs' cosine": 0.5}
+WEIGHTS = {
+    "kl": 0.2,
+    "family": 0.3,
+    "contrast": 0.1,
+    "contrasts' cosine": 0.3,
+    "grid": 0.5,
+    "grids' cosine": 0.1,
+    "pairs": 0.1,
+    "pairs' cosine": 0.5,
+}
 SECONDS_TO_CHECKPOINT = 180
 STEPS_TO_LOG = 50
-STEPS_TO_SCORE = 500
+STEPS_TO_SCORE = 1000
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -98,10 +108,16 @@ class Run:
         losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         for (part, _), embedded in zip(parts, vectors.split([len(sequences) for _, sequences in parts]), strict=True):
             match part:
-                case Distilled(rows):
+                case Distilled(rows, families):
                     losses |= distillation(embedded, self.teacher[rows])
-                case Grid(labels):
+                    losses["family"] = family_error(embedded, self.teacher[rows], torch.from_numpy(families))
+                case Contrasts(rows):
+                    losses |= meaning_contrast(embedded, self.teacher[rows.flatten()], len(rows))
+                case Grid(rows, labels, is_content):
                     losses["grid"] += grid_contrast(embedded, labels) / GRIDS_A_STEP
+                    for vectors in compress(embedded.chunk(2), is_content):
+                        distance = 1 - (vectors * self.teacher[rows]).sum(-1).mean()
+                        losses["grids' cosine"] += distance / GRIDS_A_STEP
                 case Pairs(rows):
                     losses |= pair_contrast(embedded, self.teacher[rows])
         total = sum(WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items())
@@ -122,58 +138,12 @@ def embedder(student: Student, corpus: Corpus) -> evaluate.Embed:
 
     @torch.inference_mode()
     def embed(instruction: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        before = [corpus.instruction_tokens(instruction)] * len(texts)
-        batches, back = padded(before, [corpus.encode(text) for text in texts])
+        before, after = zip(*(corpus.instructed(instruction, text) for text in texts), strict=True)
+        batches, back = padded(before, after)
         with torch.autocast("cpu", torch.bfloat16):
             return np.concatenate([student([batch]).numpy() for batch in batches])[back]
 
     return embed
-
-
-def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """How far the vectors are from the teacher's, and how far each text's similarities to the others are."""
-    ours, theirs = (_log_similarities(vectors, vectors, TEMPERATURE, but_itself=True) for vectors in (student, teacher))
-    return {
-        "cosine": 1 - (student * teacher).sum(-1).mean(),
-        "kl": functional.kl_div(ours, theirs, reduction="batchmean", log_target=True),
-    }
-
-
-def grid_contrast(student: Tensor, labels: tuple[Any, Any]) -> Tensor:
-    """Supervised contrast (Khosla et al. 2020) under each of the two instructions, by the label asked for."""
-    losses = []
-    for vectors, some in zip(student.chunk(2), labels, strict=True):
-        same = torch.from_numpy(some[:, None] == some).fill_diagonal_(False)
-        logits = _log_similarities(vectors, vectors, GRID_TEMPERATURE, but_itself=True)
-        per_text = -(logits.masked_fill(~same, 0).sum(1) / same.sum(1).clamp(min=1))
-        losses.append(per_text[same.any(1)].mean())
-    return torch.stack(losses).mean()
-
-
-def pair_contrast(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """Contrast of each query with all passages and back, and how far the vectors are from the teacher's.
-
-    Half of the target is the pair's own passage and half the teacher's choice among all, so that a
-    passage that answers too is not pushed away.
-    """
-    queries, passages = student.chunk(2)
-    teacher_queries, teacher_passages = teacher.chunk(2)
-    losses = []
-    for ours, theirs in (
-        ((queries, passages), (teacher_queries, teacher_passages)),
-        ((passages, queries), (teacher_passages, teacher_queries)),
-    ):
-        target = 0.5 * _log_similarities(*theirs, TEMPERATURE).exp() + 0.5 * torch.eye(len(queries))
-        losses.append(functional.cross_entropy(ours[0] @ ours[1].T / TEMPERATURE, target))
-    return {"pairs": torch.stack(losses).mean(), "pairs' cosine": 1 - (student * teacher).sum(-1).mean()}
-
-
-def _log_similarities(a: Tensor, b: Tensor, temperature: float, *, but_itself: bool = False) -> Tensor:
-    """Log-softmax over each row of the similarities; a text's similarity to itself is left out by -10,000."""
-    similarities = a @ b.T / temperature
-    if but_itself:
-        similarities = similarities - 10_000 * torch.eye(len(a))
-    return similarities.log_softmax(-1)
 
 
 @torch.no_grad()
@@ -196,6 +166,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--name", default="main", help="of the training, a folder in RUN")
     parser.add_argument("--decay", metavar="NAME", help="branch off NAME's checkpoint and let the rate fall to zero")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="an exported model to begin with")
     parser.add_argument("--steps", type=int, help="stop after so many steps; the decay's length")
     parser.add_argument("--no-grids", action="store_true", help="the same recipe without what teaches instructions")
     parser.add_argument("--threads", type=int, default=1)
@@ -213,6 +184,8 @@ def main() -> None:
     elif arguments.decay:
         run.resume(arguments.run / arguments.decay / CHECKPOINT)
         run.first_step = run.step
+    elif arguments.start:
+        read_checkpoint(run.student, arguments.start)
     else:
         initialise_from_teacher(run.student, teacher.teacher, corpus)
     last = run.first_step + arguments.steps if arguments.steps else None

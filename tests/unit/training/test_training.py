@@ -1,6 +1,9 @@
-"""Parts of the packaged model's training code that are easy to get wrong."""
+"""What is easy to get wrong in the training of the packaged model."""
 
+import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -15,21 +18,29 @@ from spark_instructor.encoder import InstructorModel, prepare
 
 pytest.importorskip("scipy")
 pytest.importorskip("sentencepiece")
+pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parents[3] / "training"))
 
+import minimal_pairs
+import sentencepiece
 from batches import Batches, FacetTexts, Grid
-from export import export
+from corpus import Corpus
+from export import export, read_checkpoint, rotated
+from instructions import EVALUATED, bare, for_facet, general
+from losses import family_error, meaning_contrast
 from model import Shape, Student, padded
+from phrases import contrasts
+from score import WORDINGS
 
-COLORS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
+COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 TINY_SHAPE = Shape(vocab_size=1024, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dimension=24)
 
 
-def make_group(copies):
-    """Return rows and labels with all combinations of two facets, and a third facet that the first determines."""
+def labelled(copies):
+    """Rows and labels with all combinations of two facets, and one facet that follows from the other."""
     labels = [
-        {"color": color, "shape": shape, "hue": f"hue of {color}"}
-        for color in COLORS
+        {"colour": colour, "shape": shape, "hue": f"hue of {colour}"}
+        for colour in COLOURS
         for shape in SHAPES
         for _ in range(copies)
     ]
@@ -37,24 +48,24 @@ def make_group(copies):
 
 
 def test_grid_fills_every_cell_alike():
-    group = make_group(copies=20)
+    group = labelled(copies=20)
     texts = FacetTexts(**group)
-    assert set(texts.crossings) == {("color", "shape"), ("hue", "shape")}
+    assert set(texts.crossings) == {("colour", "shape"), ("hue", "shape")}
     for seed in range(10):
         (a, b), rows, (labels_a, labels_b) = texts.grid(Random(seed))
         assert len(set(rows)) == len(rows)
         cells = np.zeros((labels_a.max() + 1, labels_b.max() + 1), int)
         np.add.at(cells, (labels_a, labels_b), 1)
         assert cells.size == 12
-        assert (cells == 5).all()  # 60 texts in 12 cells
+        assert (cells == 5).all()  # 60 texts
         for facet, numbers in ((a, labels_a), (b, labels_b)):
             names = [group["labels"][row - 100][facet] for row in rows]
             assert len(set(zip(names, numbers.tolist(), strict=True))) == len(set(names))
 
 
 def test_grid_survives_empty_cells():
-    group = make_group(copies=2)
-    kept = [i for i, label in enumerate(group["labels"]) if (label["color"], label["shape"]) != ("red", "ring")]
+    group = labelled(copies=2)
+    kept = [i for i, found in enumerate(group["labels"]) if (found["colour"], found["shape"]) != ("red", "ring")]
     texts = FacetTexts([group["rows"][i] for i in kept], [group["labels"][i] for i in kept])
     _, rows, (labels_a, labels_b) = texts.grid(Random(0))
     assert len(rows) == len(labels_a) == len(labels_b) == 22
@@ -68,20 +79,22 @@ def corpus():
         "facets": {"dialogues": {"rows": [10, 11, 12, 13], "labels": [
             {"service": service, "act": act} for service in ("trains", "hotels") for act in ("asking", "thanking")
         ]}},
+        "contrasts": {"deeds": [[6, 7, 8, 9]]},
     }  # fmt: skip
     return SimpleNamespace(draws=draws, tokens=lambda row: np.full(2000, row, np.uint16))
 
 
 def test_grid_puts_the_same_texts_under_both_instructions(corpus):
     parts = Batches(corpus, grids=True).step(1)
-    grid, lines = parts[1]
+    grid, lines = parts[2]
     assert isinstance(grid, Grid)
     (first, rows), (second, again) = (zip(*half, strict=True) for half in (lines[:4], lines[4:]))
     assert sorted(rows) == [10, 11, 12, 13]
     assert rows == again
     assert len({*first}) == len({*second}) == 1
     assert first[0] != second[0]
-    assert all(instruction.endswith(" ") for instruction in first + second)
+    assert grid.rows.tolist() == list(rows)
+    assert sorted(grid.is_content) == [False, True]  # the act is not what a text is about, the service is
 
 
 def test_step_follows_from_its_number_alone(corpus):
@@ -89,23 +102,188 @@ def test_step_follows_from_its_number_alone(corpus):
     for number in range(6):
         ran.step(number)
     assert [lines for _, lines in ran.step(6)] == [lines for _, lines in resumed.step(6)]
-    assert [len(Batches(corpus, grids=False).step(number)) for number in (0, 1)] == [2, 1]
+    assert [len(Batches(corpus, grids=False).step(number)) for number in (0, 1)] == [3, 2]
 
 
-def test_exported_student_embeds_as_the_student(tmp_path):
+def test_nested_grid_parts_the_narrow_labels_within_the_wide_ones():
+    labels = [{"intent": f"{domain} {n}", "domain": domain} for domain in "abcd" for n in range(5) for _ in range(8)]
+    labels.append({"intent": "rare", "domain": "a"})
+    texts = FacetTexts(list(range(len(labels))), labels)
+    assert texts.nestings == [("intent", "domain")]
+    assert texts.crossings == []
+    for seed in range(10):
+        (narrow, wide), rows, (intents, domains) = texts.grid(Random(seed))
+        assert (narrow, wide) == ("intent", "domain")
+        assert len(set(rows)) == len(rows) == 60
+        assert np.bincount(domains).tolist() == [20] * 3
+        assert np.bincount(intents).tolist() == [5] * 12
+        for facet, numbers in ((narrow, intents), (wide, domains)):
+            found = [labels[row][facet] for row in rows]
+            assert len(set(zip(found, numbers.tolist(), strict=True))) == len(set(found)) == numbers.max() + 1
+
+
+def test_family_error_is_of_what_parts_a_family():
+    torch.manual_seed(0)
+    teacher = torch.randn(6, 8)
+    families = torch.tensor([0, 0, 0, 2, 2, 5])  # the last is alone, 1, 3 and 4 are empty
+    assert family_error(teacher, teacher, families) == pytest.approx(0, abs=1e-6)
+    moved = teacher + torch.randn(3, 8)[[0, 0, 0, 1, 1, 2]]  # each family as a whole
+    assert family_error(moved, teacher, families) == pytest.approx(0, abs=1e-6)
+    one_vector = torch.randn(3, 8)[[0, 0, 0, 1, 1, 2]]
+    assert family_error(one_vector, teacher, families) == pytest.approx(1, abs=0.05)
+    assert family_error(2 * teacher, teacher, families) == pytest.approx(1, abs=0.05)
+
+
+def test_meaning_contrast_prefers_what_follows():
+    premise, near, far = torch.eye(3)
+    right, wrong = (
+        torch.stack([premise, premise + 0.1 * near, *others]) for others in ((far, far), (premise, premise))
+    )
+    right, wrong = (torch.nn.functional.normalize(vectors, dim=-1) for vectors in (right, wrong))
+    assert meaning_contrast(right, right, 1)["contrast"] < 0.01
+    assert meaning_contrast(wrong, wrong, 1)["contrast"] > 1
+    assert meaning_contrast(right, right, 1)["contrasts' cosine"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence", "changed"),
+    [
+        (minimal_pairs.negated, "The door is open.", "The door is not open."),
+        (minimal_pairs.negated, "It has been seen.", "It has not been seen."),
+        (minimal_pairs.negated, "They do not agree.", "They do agree."),
+        (minimal_pairs.negated, "She can't swim.", "She can swim."),
+        (minimal_pairs.negated, "I haven't seen it.", "I have seen it."),
+        (minimal_pairs.negated, "He never called.", "He called."),
+        (minimal_pairs.negated, "There is no bread.", "There is some bread."),
+        (minimal_pairs.negated, "There is a dog in the yard.", "There is no dog in the yard."),
+        (minimal_pairs.negated, "Is it raining?", None),  # what asks has no negation that says otherwise
+        (minimal_pairs.exchanged, "The dog chased a man.", "The man chased a dog."),
+        (minimal_pairs.exchanged, "An owl is near the cat.", "A cat is near the owl."),
+        (minimal_pairs.exchanged, "We drove by car to Rome, not to Milan.", "We drove by car to Milan, not to Rome."),
+        (minimal_pairs.exchanged, "I like the dog and the cat.", None),
+        (minimal_pairs.reordered, "a flight from Boston to Denver", "a flight from Denver to Boston"),
+        (minimal_pairs.reordered, "After lunch she left.", "Before lunch she left."),
+        (minimal_pairs.reordered, "It is larger than mine.", "It is smaller than mine."),
+        (minimal_pairs.opposed, "The shop opened.", "The shop closed."),
+        (minimal_pairs.opposed, "Cheap paper", "Expensive paper"),
+        (minimal_pairs.renumbered, "No number", None),
+        (minimal_pairs.renamed, "she met Anna Smith in March", "she met Berlin in March"),
+    ],
+)
+def test_minimal_pair(change, sentence, changed):
+    arguments = (["Berlin"],) if change is minimal_pairs.renamed else ()
+    assert change(sentence, *arguments, Random(0)) == changed
+
+
+def test_changed_number_has_as_many_digits():
+    for seed in range(20):
+        changed = minimal_pairs.renumbered("It took 250 days.", Random(seed))
+        assert re.fullmatch(r"It took [1-9]\d\d days\.", changed)
+        assert changed != "It took 250 days."
+        assert minimal_pairs.renumbered("Two dogs", Random(seed)) not in ("Two dogs", None)
+
+
+def test_families_of_minimal_pairs_share_out_the_sentences():
+    bases = [f"The dog is {n} years old, and the man was here before the cat." for n in range(20, 60)]
+    made = minimal_pairs.families(bases, {"negation": 5, "numbers": 10, "names": 3}, Random(0))
+    assert {change: len(families) for change, families in made.items()} == {"negation": 5, "numbers": 10, "names": 0}
+    firsts = [family[0] for families in made.values() for family in families]
+    assert len(set(firsts)) == len(firsts) == 15
+    assert all(family[0] not in family[1:] for families in made.values() for family in families)
+    assert {len(family) for families in made.values() for family in families} == {4}
+
+
+def test_contrasts_turn_the_premise_round():
+    for contrast in contrasts(Random(0), 300):
+        assert len({*contrast.texts}) == 4
+        if contrast.kind in ("deeds", "exchanges", "events", "routes"):
+            words = [sorted(re.findall(r"\w+", text.lower())) for text in (contrast.premise, *contrast.contradicted)]
+            assert words[0] == words[1] or words[0] == words[2] or contrast.kind == "events"
+    kinds = Counter(contrast.kind for contrast in contrasts(Random(0), 300))
+    assert min(kinds.values()) > 10
+    assert len(kinds) == 5
+
+
+def test_instructions_of_the_evaluation_and_of_steering_are_never_made():
+    random = Random(0)
+    steering = {bare(one) for wordings in WORDINGS.values() for some in wordings.values() for one in some}
+    assert bare("Represent the statement: ") in EVALUATED
+    assert bare("Represent the Wikipedia document for retrieval; Input: ") in EVALUATED
+    made = {bare(general(source, random)) for source in ("clinc150", "headlines", "any") for _ in range(3000)}
+    for source, facet in (
+        ("dialogues", "service"),
+        ("dialogues", "act"),
+        ("clinc150", "intent"),
+        ("goemotions", "emotion"),
+    ):
+        made |= {bare(for_facet(source, facet, random)) for _ in range(3000)}
+    assert len(made) > 10_000
+    assert not made & (EVALUATED | steering)
+
+
+def test_instruction_without_a_blank_has_the_tokens_of_the_joined_text(tmp_path):
+    """As the encoder counts them: as many as the instruction alone has are left out of the mean."""
+    (tmp_path / "spiece.model").symlink_to(TINY / "spiece.model")
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    text = "two cats sleep"
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(TINY / "spiece.model"))
+    ids = np.array(processor.encode(text), np.uint16)
+    (folder / "texts.jsonl").write_text(json.dumps(text) + "\n")
+    (folder / "draws.json").write_text("{}")
+    np.save(folder / "tokens.npy", ids)
+    np.save(folder / "offsets.npy", np.array([0, len(ids)]))
+    corpus = Corpus(tmp_path)
+    for instruction in ("", "Represent the text: ", "Represent the text:", "for retrieval", "A text. "):
+        before, after = corpus.instructed_row(instruction, 0)
+        assert [*before, *after] == processor.encode(instruction + text)
+        assert len(before) == len(processor.encode(instruction.strip()))
+        assert all(map(np.array_equal, corpus.instructed(instruction, text), (before, after)))
+
+
+@pytest.fixture
+def student():
+    """A student with nothing zero or one, and with a first channel that is larger than all others."""
     torch.manual_seed(0)
     student = Student(TINY_SHAPE)
     with torch.no_grad():
-        for (
-            parameter
-        ) in student.parameters():  # vary all weights, even zeros and ones; round to float16, as the export does
-            parameter.copy_((parameter + 0.1 * torch.randn_like(parameter)).half())
+        for parameter in student.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        student.shared.weight[:, 0] += 30
+    return student
+
+
+def random_batches():
+    lengths = np.random.default_rng(0).integers(1, 40, 30)
+    after = [np.random.default_rng(n).integers(3, 1000, n).astype(np.uint16) for n in lengths]
+    return padded([ids[: len(ids) // 3] for ids in after], after)[0]
+
+
+def test_rotated_student_is_the_same_function(student):
+    batches, turned = random_batches(), rotated(student)
+    with torch.inference_mode():
+        np.testing.assert_allclose(turned(batches).numpy(), student(batches).numpy(), atol=1e-5)
+    assert all((norm == 1).all() for name, norm in turned.named_parameters() if "norm" in name)
+    largest, mean = (stream(turned.shared.weight.abs()) for stream in (torch.max, torch.mean))
+    assert largest / mean < 10 < student.shared.weight.abs().max() / student.shared.weight.abs().mean()
+
+
+def test_exported_weights_are_read_back(student, tmp_path):
+    export(student, TINY / "spiece.model", tmp_path / "exported")
+    again = Student(TINY_SHAPE)
+    read_checkpoint(again, tmp_path / "exported")
+    for ours, theirs in zip(again.parameters(), rotated(student).parameters(), strict=True):
+        assert torch.equal(ours, theirs.half().float())
+
+
+def test_exported_student_embeds_as_the_student(student, tmp_path):
     export(student, TINY / "spiece.model", tmp_path / "exported")
     model = InstructorModel.load(prepare(tmp_path / "exported", into=tmp_path / "prepared"))
 
     instruction, texts = "Represent the sentence: ", ["A dog.", "Two cats sleep on a red sofa.", "", "Yes " * 60]
     before, *after = (ids[:-1].astype(np.uint16) for ids in model._tokenizer.encode([instruction, *texts]))
     batches, back = padded([before] * len(texts), after)
+    read_checkpoint(student, tmp_path / "exported")  # in float16, as exported
     with torch.inference_mode():
-        student_vectors = student(batches)[back].numpy()
-    np.testing.assert_allclose(student_vectors, model.encode(instruction, texts), atol=TOLERANCE)
+        ours = student(batches)[back].numpy()
+    np.testing.assert_allclose(ours, model.encode(instruction, texts), atol=TOLERANCE)
