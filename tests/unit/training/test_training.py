@@ -22,6 +22,7 @@ pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parents[3] / "training"))
 
 import minimal_pairs
+import score
 import sentencepiece
 from batches import Batches, FacetTexts, Grid
 from corpus import Corpus
@@ -30,7 +31,6 @@ from instructions import EVALUATED, bare, for_facet, general
 from losses import family_error, meaning_contrast
 from model import Shape, Student, padded
 from phrases import contrasts
-from score import WORDINGS
 
 COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 TINY_SHAPE = Shape(vocab_size=1024, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dimension=24)
@@ -204,9 +204,31 @@ def test_contrasts_turn_the_premise_round():
     assert len(kinds) == 5
 
 
+def test_scores_of_contrasts_and_changed_copies():
+    vectors = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0], [0.6, 0, 0.8], [0, 1, 0], [0, 0.9, 0.1**0.5]])
+    held_out = {"contrasts": {"deeds": [[0, 1, 2, 3], [4, 5, 1, 1]]}, "changed": {"negation": [[0, 1], [0, 2]]}}
+    corpus = SimpleNamespace(texts=list("012345"), draws={"held_out": held_out})
+    scores = score.contrasts(lambda _, texts: vectors[list(map(int, texts))], corpus)
+    assert scores == pytest.approx({"AUC deeds": 100, "cosine negation": 70})
+    held_out["contrasts"]["deeds"].append([0, 3, 1, 1])  # what contradicts is nearer than what follows
+    scores = score.contrasts(lambda _, texts: vectors[list(map(int, texts))], corpus)
+    assert scores["AUC deeds"] == pytest.approx(100 * 13 / 18)  # of 18 comparisons, ties as halves
+
+
+def test_cost_is_of_the_worst_wording():
+    figures = {"": 80.0, "by topic: ": 82.0, "theme:": 77.0}
+    assert score._with_cost("news", figures.__getitem__, ["by topic: ", "theme:"]) == {"news": 80, "cost news": 3}
+
+
+def test_each_wording_has_one_of_the_other_facet():
+    for wordings in score.WORDINGS.values():
+        first, second = map(len, wordings.values())
+        assert first == second >= 3
+
+
 def test_instructions_of_the_evaluation_and_of_steering_are_never_made():
     random = Random(0)
-    steering = {bare(one) for wordings in WORDINGS.values() for some in wordings.values() for one in some}
+    steering = {bare(one) for wordings in score.WORDINGS.values() for some in wordings.values() for one in some}
     assert bare("Represent the statement: ") in EVALUATED
     assert bare("Represent the Wikipedia document for retrieval; Input: ") in EVALUATED
     made = {bare(general(source, random)) for source in ("clinc150", "headlines", "any") for _ in range(3000)}
