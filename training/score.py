@@ -19,11 +19,14 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import evaluate
 
-# Wordings that `instructions.py` cannot make, as whoever uses the model will have their own. Of each facet as many
-# as of the facet it is crossed with.
+# Wordings that `instructions.py` cannot make, from near to far, as whoever uses the model will have their own. Of each
+# facet as many as of the facet it is crossed with.
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "sgd": {
         "domain": (
+            "Represent the dialogue for domain classification: ",
+            "Represent the sentence spoken by the user for clustering by domain:",
+            "Represent the utterance for identifying which service the user is dealing with: ",
             "Represent the customer's line so that requests to the same kind of shop or agency meet: ",
             "Which industry is this customer talking to? ",
             "Represent the turn for assigning it to the flights, hotels, music or restaurant team: ",
@@ -32,6 +35,9 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
             "Represent the spoken line to find the app that deals with such things; ",
         ),
         "dialogue_act": (
+            "Represent the dialogue for dialogue act classification: ",
+            "Represent the sentence spoken by the user for clustering by dialogue act:",
+            "Represent the utterance for identifying which dialogue act the user performs: ",
             "Represent the customer's line so that two thank-yous meet, and so do two refusals: ",
             "Is the customer asking, choosing, refusing or saying farewell? ",
             "Represent the turn for annotating its role in the exchange: ",
