@@ -53,7 +53,7 @@ def test_sql(spark, texts, tiny, expected):
     register_instructor_embed(spark, "embed_text", instruction="Represent it: ", model=str(tiny))
     embedded = spark.sql("SELECT text, embed_text(text) AS v, embed_text(text, instruction) AS w FROM texts")
     assert_same(embedded.collect(), expected)
-    with pytest.raises(Exception, match="expected a text and perhaps an instruction, got 3 arguments"):
+    with pytest.raises(Exception, match="expected a text and optionally an instruction, got 3 arguments"):
         spark.sql("SELECT embed_text(text, text, text) FROM texts").collect()
 
 
@@ -72,7 +72,7 @@ def test_settings_are_the_annotators(texts, tiny):
 @pytest.mark.one_kind
 def test_columns_are_arguments(spark, texts, tiny):
     for name in ("inputCols", "outputCol", "outputCols", "instructionCol"):
-        with pytest.raises(TypeError, match=f"{name} is 'instruction', but .* the column of these second"):
+        with pytest.raises(TypeError, match=f"{name} is 'instruction', but .* the instructions second"):
             instructor_embed("text", model=str(tiny), **{name: "instruction"})
     with pytest.raises(TypeError, match="instructionCol is 'instruction'"):
         register_instructor_embed(spark, "embed_text", model=str(tiny), instructionCol="instruction")

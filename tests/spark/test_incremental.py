@@ -99,7 +99,9 @@ def test_another_model(spark, update, target, tmp_path):
     folder = write_checkpoint(tmp_path / "other", dimension=64, seed=1)
     update(texts_of(range(6)))
     other = InstructorModel.from_pretrained(folder)
-    with pytest.raises(ValueError, match=rf"2 rows of {re.escape(target)} are not in the source and were embedded by"):
+    with pytest.raises(
+        ValueError, match=rf"2 rows of {re.escape(target)} are not in the source and were embedded with"
+    ):
         update(texts_of(range(4)), model=str(folder))
     assert update(texts_of(range(6)), model=str(folder)) == Changes(changed=6)
     assert_target(spark, target, other, texts_of(range(6)))
@@ -231,7 +233,7 @@ def test_bad_input(spark, stage, target):
         source,
         target,
         two_columns,
-        r"one column can be embedded at a time, but the stage has the inputCols \['text', 'other'\]",
+        r"only one column can be embedded, but the stage has the inputCols \['text', 'other'\]",
     )
     documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(source)
     assert_refused(
