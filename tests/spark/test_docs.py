@@ -46,7 +46,7 @@ def test_python_blocks(folder):
     text = json.dumps(blocks).replace("instructor_base", "instructor_tiny")
     (folder / "blocks.json").write_text(text, "utf-8")
     (folder / "runner.py").write_text(RUNNER, "utf-8")
-    output = run_python("runner.py", cwd=folder)
+    output = run_python("runner.py", cwd=folder, timeout=540)
     assert "What is inflation? 384" in output
     assert "WriteCounts(written=288, nulls=0, invalid=0)" in output
     assert list(folder.glob("README/embedded.parquet/*.parquet"))

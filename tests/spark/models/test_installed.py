@@ -19,6 +19,7 @@ from spark_instructor.models.shipping import ship_model
 JOB = Path(__file__).parent / "installed_job.py"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_executors_of_other_hosts(tmp_path):
     checkpoint = copy_tiny(tmp_path / "my-model")

@@ -7,7 +7,7 @@ import pytest
 from processes import run_python
 from vectors import assert_embedded
 
-pytestmark = pytest.mark.one_kind
+pytestmark = [pytest.mark.exhaustive, pytest.mark.one_kind]
 
 
 @pytest.fixture(scope="module")
