@@ -34,7 +34,10 @@ class Weights:
         """
         if name not in self._readers:
             raise ValueError(f"{self.source} has no tensor {name}: the weights do not match its config.json")
-        tensor = self._readers[name](name)
+        try:
+            tensor = self._readers[name](name)
+        except AttributeError as error:  # safetensors looks up a dtype that this torch lacks
+            raise ValueError(f"{self.source}: torch {torch.__version__} cannot hold tensor {name}: {error}") from error
         if tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{self.source}: tensor {name} has the shape {tuple(tensor.shape)}, but "

@@ -238,6 +238,12 @@ class TestShapes:
         pattern = "embed_tokens" if name == "shared.weight" else name
         assert_refused(checkpoint, tmp_path / "prepared", ValueError, f"has no tensor .*{pattern}")
 
+    def test_numbers_that_torch_lacks(self, checkpoint, tmp_path, monkeypatch):
+        """The header of a file newer than torch may name a dtype that safetensors knows and torch does not."""
+        write_weights(checkpoint, tensors_of(checkpoint), dtype=torch.float8_e5m2)
+        monkeypatch.delattr(torch, "float8_e5m2")
+        assert_refused(checkpoint, tmp_path / "prepared", ValueError, "cannot hold tensor .*float8_e5m2")
+
     def test_whole_numbers(self, checkpoint, tmp_path):
         write_weights(checkpoint, tensors_of(checkpoint), dtype=torch.int8)
         assert_refused(checkpoint, tmp_path / "prepared", ValueError, r"holds torch\.int8, expected floating point")
