@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel soak lint docs \
-	check format clean python java
+.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel test-floors \
+	soak lint docs check format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,15 @@ test-spark35: java .venv35/ready ## run the tests on Spark 3.5
 
 test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 	.venv40/bin/python -m pytest tests/spark/stages/test_goldens.py $(ARGS)
+
+# The tests of what calls the libraries whose oldest versions pyproject.toml promises. Milvus has its own environment.
+AT_FLOORS := unit/cli unit/encoder unit/models unit/stages unit/test_import.py unit/test_udf.py unit/test_worker.py \
+	spark/stages/test_goldens.py
+AT_MILVUS_FLOORS := unit/milvus spark/milvus
+
+test-floors: java .venvfloors/ready .venvfloors-milvus/ready ## run the tests on the oldest versions of other libraries
+	.venvfloors/bin/python -m pytest $(addprefix tests/,$(AT_FLOORS)) $(ARGS)
+	.venvfloors-milvus/bin/python -m pytest $(addprefix tests/,$(AT_MILVUS_FLOORS)) $(ARGS)
 
 soak: java .venv/ready ## run what takes long: a million texts through one worker, and the longest faults
 	$(BIN)/python -m pytest tests/spark -m soak --soak $(ARGS)
@@ -72,7 +81,7 @@ docs: .venv/ready ## build the documentation into docs/_build/html
 	@echo "Built docs/_build/html/index.html"
 
 clean: ## remove the environments and whatever tools left behind
-	rm -rf .venv .venv35 .venv40 .venv-wheel build dist docs/_build docs/api *.egg-info .mypy_cache .pytest_cache \
+	rm -rf .venv .venv35 .venv40 .venv-wheel .venvfloors .venvfloors-milvus build dist docs/_build docs/api *.egg-info .mypy_cache .pytest_cache \
 		.ruff_cache .import_linter_cache .hypothesis spark-warehouse metastore_db derby.log artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -81,10 +90,24 @@ clean: ## remove the environments and whatever tools left behind
 .venv35/ready: NEEDS := pyspark==3.5.9 -e '.[hub,milvus,test]'
 .venv40/ready: NEEDS := 'pyspark[connect]==4.0.5' -e '.[hub,milvus,test]'
 
-.venv/ready .venv35/ready .venv40/ready: %/ready: pyproject.toml constraints.txt Makefile | python
-	@test -x $*/bin/pip || { echo "Making $* with $(PYTHON)"; $(PYTHON) -m venv $*; }
+# milvus-lite needs a newer numpy and a newer pyarrow than the floors, so Milvus has an environment of its own. The other
+# one does without pymilvus.model, which the test extra would bring, and which imports requests without requiring it.
+.venvfloors/ready: NEEDS := -e '.[spark,hub]' hypothesis psutil 'pytest>=8' pytest-timeout
+.venvfloors-milvus/ready: NEEDS := -e '.[spark,milvus,test]' requests
+
+# Python 3.10 is a floor too, so it is used if PATH or pyenv has it.
+VENV_PYTHON = $(PYTHON)
+.venvfloors/ready: VENV_PYTHON = $(FLOORS_PYTHON)
+FLOORS_PYTHON ?= $(or $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null), \
+	$(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),$(PYTHON))
+
+.venv/ready .venv35/ready .venv40/ready: constraints.txt
+.venvfloors/ready: floors.txt
+.venvfloors-milvus/ready: floors-milvus.txt
+.venv/ready .venv35/ready .venv40/ready .venvfloors/ready .venvfloors-milvus/ready: %/ready: pyproject.toml Makefile | python
+	@test -x $*/bin/pip || { echo "Making $* with $(VENV_PYTHON)"; $(VENV_PYTHON) -m venv $*; }
 	@echo "Installing the package and its tools into $*; the first time takes minutes"
-	$*/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt $(NEEDS)
+	$*/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c $(filter %.txt,$^) $(NEEDS)
 	@touch $@
 
 # One line instead of a stack trace for what a new machine may lack.
