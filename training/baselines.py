@@ -1,9 +1,9 @@
-"""What the student is measured by: figures of its teacher, and of itself before the first step.
+"""Evaluate the two baselines of the student: its teacher, and the student before its first training step.
 
     python training/baselines.py RUN DATA
 
-on the tasks that `benchmarks/evaluate.py` runs a checkpoint on, without Spark. The teacher sees no instructions. The
-untrained student is the static model that the teacher's vectors of single pieces make.
+The script runs the same tasks as `benchmarks/evaluate.py`, but without Spark. The teacher sees no instructions. The
+untrained student is a static model built from the teacher's vectors of single vocabulary pieces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from corpus import Corpus
 from model import Shape, Student
 from score import evaluate
 from teacher import Teacher
-from train import embedder, initialise_from_teacher
+from train import initialize_from_teacher, make_embedder
 
 
 def main() -> None:
@@ -29,13 +29,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     teacher, student, corpus = Teacher(), Student(Shape()), Corpus(arguments.run)
-    initialise_from_teacher(student, teacher, corpus)
+    initialize_from_teacher(student, teacher, corpus)
 
-    def by_teacher(_: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed_with_teacher(_: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return teacher.embed(texts).astype(np.float32)
 
     tasks = evaluate.read_tasks(evaluate.HERE / "tasks.json")
-    for name, embed in {"teacher": by_teacher, "untrained student": embedder(student, corpus)}.items():
+    for name, embed in {"teacher": embed_with_teacher, "untrained student": make_embedder(student, corpus)}.items():
         evaluate.print_figures(name, evaluate.evaluate(tasks, arguments.data / "eval", embed))
 
 

@@ -1,6 +1,7 @@
-"""What one training step sees: texts to distil, and by turns a crossed grid or pairs.
+"""Draw the texts of each training step.
 
-A step's batch depends on the seed and the step's number alone, so a run resumes at any step.
+Every step gets texts for distillation and contrasts; even steps also get pairs, and odd steps get grids. A step's batch
+depends only on the seed and the step number, so a run can resume at any step.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from corpus import Corpus
-from model import MOST_TOKENS, Batch, padded
+from model import MAX_TOKENS, Batch, pad
 
-FAMILIES_A_STEP = 40
-GRIDS_A_STEP = 2
-GRID = (6, 5)  # values of one facet, values of the other
-GRID_TEXTS = 60  # two texts a cell, or more where a facet has fewer values
-CONTRASTS_A_STEP = 10
-NESTED_GRID = (3, 4)  # values of the wide facet, values of the narrow one in each
-NESTED_SHARE = 0.4  # of the grids of a source that has a facet within another
-PAIR_TOKENS = 4096  # of texts, about, on both sides
-PLAIN_SHARE = 0.6  # of distilled families, and of pairs, without instruction
+FAMILIES_PER_STEP = 40
+GRIDS_PER_STEP = 2
+GRID = (6, 5)  # the number of values of each of the two facets
+GRID_TEXTS = 60  # two texts per cell, or more if a facet has fewer values
+CONTRASTS_PER_STEP = 10
+NESTED_GRID = (3, 4)  # values of the wide facet, and values of the narrow facet within each of them
+NESTED_SHARE = 0.4  # share of nested grids, for sources that have a facet nested within another
+PAIR_TOKENS = 4096  # approximate number of tokens of a batch of pairs, both sides together
+PLAIN_SHARE = 0.6  # share of distilled families, contrasts and pairs that get no instruction
 
-# How often a source's families are drawn. Short and varied texts, questions and dialogue come more often than
-# their number says.
+# How often each source's families are drawn. Short and varied texts, questions and dialogue are drawn more often than
+# their number alone would suggest.
 _FAMILY_WEIGHTS = {
     "acl": 5, "captions": 7, "clinc150": 2, "covid-qa": 1, "dialogues": 4, "disflqa": 3, "factbook": 2, "fewrel": 5,
     "goemotions": 4, "gsm8k": 1, "headlines": 5, "hwu64": 2, "medquad": 5, "movie_reviews": 4, "nltk-inaugural": 1,
@@ -52,12 +53,12 @@ _FACET_WEIGHTS = {
     "triviaqa-questions": 1,
 }  # fmt: skip
 
-# Facets of a text's form, and single words of it: less often asked for than what it is about or does, and two of
-# them seldom together.
+# Facets that describe a text's form or single words in it. They are asked for less often than what a text is about or
+# does, and a grid rarely crosses two of them.
 _MINOR = {
     "city", "day", "form", "length", "negation", "numbers", "person", "question_word", "tense", "time", "when",
 }  # fmt: skip
-# Facets of what a text is about, which the teacher tells too.
+# Facets that describe what a text is about; the teacher distinguishes these too.
 _CONTENT = {
     "chat_topic", "country", "deed", "disease", "domain", "event", "intent", "paper_topic", "scenario", "service",
     "subject", "trivia_topic",
@@ -66,7 +67,7 @@ _CONTENT = {
 
 @dataclass(frozen=True)
 class Distilled:
-    """Rows whose vectors should be the teacher's, and the number of each row's family."""
+    """Rows whose vectors should match the teacher's, and the family number of each row."""
 
     rows: npt.NDArray[np.int64]
     families: npt.NDArray[np.int64]
@@ -74,16 +75,17 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Contrasts:
-    """Rows (contrasts, 4) of sentences, of what follows from them, and of two that contradict them."""
+    """Rows of shape (contrasts, 4): a sentence, one that follows from it, and two that contradict it."""
 
     rows: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows under two instructions: first all under the one, with these labels, then all under the other.
+    """Rows embedded under two instructions: first all rows under one, then all rows under the other.
 
-    ``is_content`` says of each instruction whether it asks what the text is about.
+    ``labels`` holds the labels of the rows for each instruction, and ``is_content`` tells for each instruction whether
+    it asks what the text is about.
     """
 
     rows: npt.NDArray[np.int64]
@@ -93,7 +95,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Rows of queries, then as many of what they ask for."""
+    """Rows of queries, followed by the rows of their passages in the same order."""
 
     rows: npt.NDArray[np.int64]
 
@@ -104,7 +106,7 @@ Drawn = tuple[tuple[str, str], list[int], tuple[npt.NDArray[np.int64], npt.NDArr
 
 
 class Batches:
-    """The steps' batches of a corpus."""
+    """Draw the batches of the training steps from a corpus."""
 
     def __init__(self, corpus: Corpus, *, grids: bool, seed: int = 0) -> None:
         self._corpus, self._grids, self._seed = corpus, grids, seed
@@ -116,67 +118,67 @@ class Batches:
             {source: FacetTexts(**group) for source, group in draws["facets"].items()}, _FACET_WEIGHTS
         )
 
-    def step(self, number: int) -> list[tuple[Part, list[Line]]]:
-        """The parts of a step, each with its sequences."""
+    def draw_step(self, number: int) -> list[tuple[Part, list[Line]]]:
+        """Return the parts of a step, each with its sequences."""
         random = Random(f"{self._seed} {number}")
-        parts = [self._distilled(random), self._contrasted(random)]
+        parts = [self._draw_distilled(random), self._draw_contrasts(random)]
         if number % 2 == 0:
-            parts.append(self._paired(random))
+            parts.append(self._draw_pairs(random))
         elif self._grids:
-            parts += [self._grid(random) for _ in range(GRIDS_A_STEP)]
+            parts += [self._draw_grid(random) for _ in range(GRIDS_PER_STEP)]
         return parts
 
-    def batches(self, sequences: Sequence[Line]) -> tuple[list[Batch], torch.Tensor]:
-        """Sequences as batches, and the order that brings the vectors back."""
-        before, after = zip(*(self._corpus.instructed_row(*sequence) for sequence in sequences), strict=True)
-        return padded(before, after)
+    def pad(self, sequences: Sequence[Line]) -> tuple[list[Batch], torch.Tensor]:
+        """Return the sequences as padded batches, and the index that restores the order of their vectors."""
+        before, after = zip(*(self._corpus.encode_row(*sequence) for sequence in sequences), strict=True)
+        return pad(before, after)
 
-    def _distilled(self, random: Random) -> tuple[Part, list[Line]]:
+    def _draw_distilled(self, random: Random) -> tuple[Part, list[Line]]:
         drawn: dict[int, tuple[str, int]] = {}
-        for number in range(FAMILIES_A_STEP):
+        for number in range(FAMILIES_PER_STEP):
             source, families = self._families.draw(random)
-            instruction = "" if random.random() < PLAIN_SHARE else instructions.general(source, random)
+            instruction = "" if random.random() < PLAIN_SHARE else instructions.compose_general(source, random)
             drawn |= dict.fromkeys(random.choice(families), (instruction, number))
         part = Distilled(np.array(list(drawn)), np.array([number for _, number in drawn.values()]))
         return part, [(instruction, row) for row, (instruction, _) in drawn.items()]
 
-    def _contrasted(self, random: Random) -> tuple[Part, list[Line]]:
+    def _draw_contrasts(self, random: Random) -> tuple[Part, list[Line]]:
         rows, sequences = [], []
-        for _ in range(CONTRASTS_A_STEP):
+        for _ in range(CONTRASTS_PER_STEP):
             kind, contrasts = self._contrasts.draw(random)
             rows.append(random.choice(contrasts))
-            instruction = "" if random.random() < PLAIN_SHARE else instructions.general(kind, random)
+            instruction = "" if random.random() < PLAIN_SHARE else instructions.compose_general(kind, random)
             sequences += [(instruction, row) for row in rows[-1]]
         return Contrasts(np.array(rows)), sequences
 
-    def _paired(self, random: Random) -> tuple[Part, list[Line]]:
+    def _draw_pairs(self, random: Random) -> tuple[Part, list[Line]]:
         _, group = self._pairs.draw(random)
         chosen: dict[int, int] = {}
         tokens = 0
         while tokens < PAIR_TOKENS and len(chosen) < 128:
             query, passage = random.choice(group["rows"])
             chosen[query] = passage
-            tokens += sum(min(len(self._corpus.tokens(row)), MOST_TOKENS) for row in (query, passage))
+            tokens += sum(min(len(self._corpus.tokens(row)), MAX_TOKENS) for row in (query, passage))
         if random.random() < PLAIN_SHARE:
             before = ("", "")
         else:
-            before = tuple(instructions.reworded(instruction, random) for instruction in group["instructions"])
+            before = tuple(instructions.reword(instruction, random) for instruction in group["instructions"])
         sequences = [(before[0], row) for row in chosen] + [(before[1], row) for row in chosen.values()]
         return Pairs(np.array([row for _, row in sequences])), sequences
 
-    def _grid(self, random: Random) -> tuple[Part, list[Line]]:
+    def _draw_grid(self, random: Random) -> tuple[Part, list[Line]]:
         source, texts = self._facets.draw(random)
-        facets, rows, labels = texts.grid(random)
+        facets, rows, labels = texts.draw_grid(random)
         sequences = []
         for facet in facets:
-            instruction = instructions.for_facet(source, facet, random)
+            instruction = instructions.compose_for_facet(source, facet, random)
             sequences += [(instruction, row) for row in rows]
         is_content = (facets[0] in _CONTENT, facets[1] in _CONTENT)
         return Grid(np.array(rows), labels, is_content), sequences
 
 
 class FacetTexts:
-    """The texts of a source, by their labels."""
+    """The texts of a source, indexed by their labels."""
 
     def __init__(self, rows: list[int], labels: list[dict[str, str]]) -> None:
         self._rows, self._labels = rows, labels
@@ -189,7 +191,7 @@ class FacetTexts:
         self._weights = [0.2 ** sum(facet in _MINOR for facet in crossing) for crossing in self.crossings]
 
     def _find_crossings(self) -> list[tuple[str, str]]:
-        """Pairs of facets that cross: neither follows from the other."""
+        """Return the pairs of facets that cross, that is, neither facet determines the other."""
         names = sorted(self._by_label)
         crossings = []
         for n, a in enumerate(names):
@@ -201,9 +203,10 @@ class FacetTexts:
         return crossings
 
     def _find_nestings(self) -> list[tuple[str, str]]:
-        """Pairs of a narrow facet and a wide one that follows from it, such as intent and domain.
+        """Return the pairs of a narrow facet and a wide facet that it determines, such as intent and domain.
 
-        The wide one has as many values as a nested grid takes, each with as many narrow ones of enough texts.
+        The wide facet must have enough values for a nested grid, and each of those must contain enough narrow values
+        with enough texts.
         """
         wide_values, narrow_values = NESTED_GRID
         nestings = []
@@ -224,16 +227,16 @@ class FacetTexts:
     def _is_frequent(self, facet: str, value: str) -> bool:
         return len(self._by_label[facet][value]) >= GRID_TEXTS // (NESTED_GRID[0] * NESTED_GRID[1])
 
-    def grid(self, random: Random) -> Drawn:
-        """Two facets, texts of a grid over some of their values, and the labels in each facet."""
+    def draw_grid(self, random: Random) -> Drawn:
+        """Return two facets, the rows of a grid over some of their values, and the labels of the rows in each facet."""
         if self.nestings and (not self.crossings or random.random() < NESTED_SHARE):
-            return self._nested_grid(random)
-        return self._crossed_grid(random)
+            return self._draw_nested_grid(random)
+        return self._draw_crossed_grid(random)
 
-    def _nested_grid(self, random: Random) -> Drawn:
-        """Some values of a wide facet and some narrow ones within each.
+    def _draw_nested_grid(self, random: Random) -> Drawn:
+        """Draw some values of a wide facet, and some narrow values within each.
 
-        Under the instruction for the narrow facet the neighbors within the wide one have to part.
+        Under the instruction for the narrow facet, the model must separate texts that share the wide value.
         """
         narrow, wide = random.choice(self.nestings)
         within: dict[str, list[str]] = defaultdict(list)
@@ -241,27 +244,27 @@ class FacetTexts:
             if self._is_frequent(narrow, value) and wide in (found := self._labels[texts[0]]):
                 within[found[wide]].append(value)
         wide_values, narrow_values = NESTED_GRID
-        texts_a_value = GRID_TEXTS // (wide_values * narrow_values)
+        texts_per_value = GRID_TEXTS // (wide_values * narrow_values)
         enough = [some for some in within.values() if len(some) >= narrow_values]
         rows, narrow_labels, wide_labels = [], [], []
         for column, values in enumerate(random.sample(enough, wide_values)):
             for line, value in enumerate(random.sample(values, narrow_values)):
-                for i in random.sample(self._by_label[narrow][value], texts_a_value):
+                for i in random.sample(self._by_label[narrow][value], texts_per_value):
                     rows.append(self._rows[i])
                     narrow_labels.append(column * narrow_values + line)
                     wide_labels.append(column)
         return (narrow, wide), rows, (np.array(narrow_labels), np.array(wide_labels))
 
-    def _crossed_grid(self, random: Random) -> Drawn:
-        """Some values of two facets that cross.
+    def _draw_crossed_grid(self, random: Random) -> Drawn:
+        """Draw some values of two facets that cross.
 
-        Cells that have no text stay empty; a value that would be alone in its row or column is not drawn.
+        Cells without texts stay empty. A value that would be alone in its row or column is not drawn.
         """
         a, b = random.choices(self.crossings, self._weights)[0]
         if random.random() < 0.5:
             a, b = b, a
         cells: dict[tuple[Hashable, Hashable], list[int]] = defaultdict(list)
-        a_values = self._frequent(a, random, GRID[0])
+        a_values = self._draw_values(a, random, GRID[0])
         for value in a_values:
             for i in self._by_label[a][value]:
                 if b in self._labels[i]:
@@ -269,23 +272,23 @@ class FacetTexts:
         in_column = Counter(b_value for _, b_value in cells)
         shared = [b_value for b_value, count in in_column.items() if count > 1]
         if len(a_values) < 2 or len(shared) < 2:
-            return self._crossed_grid(random)
-        # Values that cross most of the rows, in an order that differs from grid to grid.
+            return self._draw_crossed_grid(random)
+        # Prefer values that cross many rows, in an order that differs from grid to grid.
         shared.sort(key=lambda b_value: in_column[b_value] * (0.3 + random.random()), reverse=True)
         del shared[GRID[1] :]
         chosen, labels_a, labels_b = [], [], []
-        texts_a_cell = max(2, GRID_TEXTS // (len(a_values) * len(shared)))
+        texts_per_cell = max(2, GRID_TEXTS // (len(a_values) * len(shared)))
         for column, b_value in enumerate(shared):
             for line, a_value in enumerate(a_values):
                 texts = cells.get((a_value, b_value), [])
-                for i in random.sample(texts, min(texts_a_cell, len(texts))):
+                for i in random.sample(texts, min(texts_per_cell, len(texts))):
                     chosen.append(self._rows[i])
                     labels_a.append(line)
                     labels_b.append(column)
         return (a, b), chosen, (np.array(labels_a), np.array(labels_b))
 
-    def _frequent(self, facet: str, random: Random, most: int) -> list[str]:
-        """Some values of a facet, those with many texts more likely."""
+    def _draw_values(self, facet: str, random: Random, most: int) -> list[str]:
+        """Draw some values of a facet; values with many texts are more likely."""
         values = list(self._by_label[facet])
         values.sort(
             key=lambda value: min(len(self._by_label[facet][value]), 200) ** 0.5 * random.random(), reverse=True
@@ -294,7 +297,7 @@ class FacetTexts:
 
 
 class _Weighted:
-    """Draws groups by the weight of their source."""
+    """Draw groups in proportion to the weights of their sources."""
 
     def __init__(self, groups: dict[str, Any], weights: dict[str, float]) -> None:
         self._names = list(groups)

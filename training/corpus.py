@@ -1,16 +1,16 @@
-"""The corpus of a run: every text once, as token ids, and what each stage draws from it.
+"""Build the corpus of a run: each text once, as token ids, and the groups of texts that training draws.
 
     python training/corpus.py DATA RUN
 
-reads the open training files of ``DATA`` and ``RUN/spiece.model``, and writes ``RUN/corpus/``:
-texts.jsonl, tokens.npy with offsets.npy, and draws.json, which holds rows (numbers of texts):
+The script reads the open training files of ``DATA`` and ``RUN/spiece.model``, and writes ``RUN/corpus/``: texts.jsonl,
+tokens.npy with offsets.npy, and draws.json. The last refers to texts by their row numbers:
 
-- families: of each source, runs of four rows that are near each other, for distillation;
-- pairs: of each source, its instructions and (row, row) of question and passage, title and abstract, ...;
-- facets: of each source, rows and their label in each facet, None where it has none, for the grids;
-- contrasts: of each kind, four rows: a sentence, one that follows from it, and two that contradict it;
-- held_out: pairs, facets, contrasts and changed (sentences and their copies) of the same form, which training never
-  draws, for `score.py`.
+- families: for each source, groups of up to four rows with similar texts, for distillation;
+- pairs: for each source, its instructions and row pairs of question and passage, title and abstract, ...;
+- facets: for each source, rows and the labels of each row by facet, for the grids;
+- contrasts: for each kind, four rows: a sentence, one that follows from it, and two that contradict it;
+- held_out: pairs, facets, contrasts and changed sentences (each with its copy) in the same form. Training never draws
+  these; `score.py` uses them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ import minimal_pairs
 import numpy as np
 import numpy.typing as npt
 import sentencepiece
-from phrases import FAMILY, Contrast, Sentence, contrasts, dialogue_families, headline_families, scene_families
+from phrases import (
+    FAMILY,
+    Contrast,
+    Sentence,
+    compose_contrasts,
+    compose_dialogue_families,
+    compose_headline_families,
+    compose_scene_families,
+)
 
-MOST_FAMILIES_OF_A_SOURCE = 6_000  # 24,000 texts: fewer than there are, as each text costs a teacher's look
+MAX_FAMILIES_PER_SOURCE = 6_000  # 24,000 texts; not all, because the teacher must embed each one
 VARIED_SENTENCES = 20_000
 MINIMAL_PAIRS = {
     "negation": 14_000,
@@ -45,8 +53,8 @@ MINIMAL_PAIRS = {
 }
 CONTRASTS = 20_000
 COMPOSED_FAMILIES = {"dialogues": 10_000, "captions": 10_000, "headlines": 5_000}
-FACET_TEXTS_OF_A_SOURCE = 20_000
-HELD_OUT = 20  # one of so many labelled texts and pairs
+FACET_TEXTS_PER_SOURCE = 20_000
+HELD_OUT = 20  # one text or pair in this many is held out
 _SHORT_SOURCES = (
     "disflqa",
     "fewrel",
@@ -62,7 +70,7 @@ _SHORT_SOURCES = (
     "wordnet",
 )
 
-# The facets of each source by rule, beside those it comes with.
+# The facets that rules add to each source, besides those that the source is labeled with.
 _RULES: dict[str, tuple[str, ...]] = {
     "acl": ("paper_topic", "paper_role"),
     "clinc150": ("form", "act", "person"),
@@ -79,12 +87,12 @@ _RULES: dict[str, tuple[str, ...]] = {
     "tldr": ("command_action", "command_object"),
     "triviaqa-questions": ("trivia_topic", "question_word"),
 }
-# What sources have in common makes grids whose other facet is the source itself.
+# Rules that apply to every source, for grids whose other facet is the source itself.
 _COMMON_RULES = ("form", "person", "tense", "negation", "numbers", "length", "question_word")
 
 
 class Corpus:
-    """A prepared corpus."""
+    """A corpus that this script has written."""
 
     def __init__(self, run: Path) -> None:
         folder = run / "corpus"
@@ -97,39 +105,47 @@ class Corpus:
         self._instruction_tokens = lru_cache(maxsize=1 << 16)(self.encode)
 
     def tokens(self, row: int) -> npt.NDArray[np.uint16]:
-        """Token ids of a text, without ``</s>``."""
+        """Return the token ids of a text in the corpus, without ``</s>``."""
         return self._tokens[self._offsets[row] : self._offsets[row + 1]]
 
     def pieces(self) -> list[str]:
-        """The vocabulary's pieces as text."""
+        """Return the pieces of the vocabulary as text."""
         processor = self._processor
         return [processor.id_to_piece(i).replace("▁", " ").strip() for i in range(processor.vocab_size())]
 
     def encode(self, text: str) -> npt.NDArray[np.uint16]:
-        """Token ids of any text, without ``</s>``."""
+        """Return the token ids of any text, without ``</s>``."""
         return np.array(self._processor.encode(text), np.uint16)
 
-    def instructed(self, instruction: str, text: str) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
-        """Token ids of an instruction and of the text after it, divided after as many as the instruction has alone."""
+    def encode_with_instruction(
+        self, instruction: str, text: str
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        """Tokenize an instruction and a text together, and return the ids of each.
+
+        The ids are split after as many tokens as the instruction has on its own.
+        """
         before = self._instruction_tokens(instruction)
         both = self.encode(instruction + text)
         return both[: len(before)], both[len(before) :]
 
-    def instructed_row(self, instruction: str, row: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
-        """The same of a text of the corpus; its tokens are known unless it grows together with the instruction."""
+    def encode_row(self, instruction: str, row: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        """Return the same ids for a text of the corpus.
+
+        Its stored tokens are used unless the end of the instruction can merge with the beginning of the text.
+        """
         if instruction and not instruction.endswith(" "):
-            return self.instructed(instruction, self.texts[row])
+            return self.encode_with_instruction(instruction, self.texts[row])
         return self._instruction_tokens(instruction), self.tokens(row)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a gzipped jsonl file."""
+    """Yield the rows of a gzipped jsonl file."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         yield from map(json.loads, file)
 
 
 class _Builder:
-    """Collects texts, each once, and what is drawn from them."""
+    """Collect texts, each once, and the groups that training draws from them."""
 
     def __init__(self, evaluated: set[str]) -> None:
         self._evaluated = evaluated
@@ -144,41 +160,41 @@ class _Builder:
     def texts(self) -> list[str]:
         return list(self._rows)
 
-    def row(self, text: str) -> int:
+    def add_text(self, text: str) -> int:
         return self._rows.setdefault(text, len(self._rows))
 
     def add_families(self, source: str, families: Iterable[list[str]]) -> None:
-        """Families without the sentences that the evaluation uses; what is left of them may be shorter."""
+        """Add families without the sentences that the evaluation uses, which may leave a family shorter."""
         for family in families:
-            kept = [self.row(text) for text in dict.fromkeys(family) if _plain(text) not in self._evaluated]
+            kept = [self.add_text(text) for text in dict.fromkeys(family) if _normalize(text) not in self._evaluated]
             if len(kept) > 1:
                 self.families.setdefault(source, []).append(kept)
 
     def add_changed(self, change: str, families: Iterable[list[str]]) -> None:
-        """Families of a sentence, its changed copy and others; of those that are held out, the first two."""
+        """Add families of a sentence, its changed copy and others; a held-out family keeps only the first two."""
         for family in families:
             if not _is_held_out(family[0]):
                 self.add_families(change, [family])
-            elif not self._evaluated.intersection(map(_plain, family)):
-                self.held_out["changed"].setdefault(change, []).append([self.row(text) for text in family[:2]])
+            elif not self._evaluated.intersection(map(_normalize, family)):
+                self.held_out["changed"].setdefault(change, []).append([self.add_text(text) for text in family[:2]])
 
     def add_contrast(self, contrast: Contrast) -> None:
-        if not self._evaluated.intersection(map(_plain, contrast.texts)):
+        if not self._evaluated.intersection(map(_normalize, contrast.texts)):
             part = self.held_out["contrasts"] if _is_held_out(contrast.premise) else self.contrasts
-            part.setdefault(contrast.kind, []).append([self.row(text) for text in contrast.texts])
+            part.setdefault(contrast.kind, []).append([self.add_text(text) for text in contrast.texts])
 
     def add_pair(self, source: str, instructions: list[str], texts: tuple[str, str]) -> None:
         part = self.held_out["pairs"] if _is_held_out(texts[0]) else self.pairs
         group = part.setdefault(f"{source}: {instructions[0]}", {"instructions": instructions, "rows": []})
-        group["rows"].append([self.row(text) for text in texts])
+        group["rows"].append([self.add_text(text) for text in texts])
 
     def add_facets(self, source: str, sentences: Iterable[Sentence]) -> None:
         for sentence in sentences:
-            if len(sentence.facets) < 2 or _plain(sentence.text) in self._evaluated:
+            if len(sentence.facets) < 2 or _normalize(sentence.text) in self._evaluated:
                 continue
             part = self.held_out["facets"] if _is_held_out(sentence.text) else self.facets
             group = part.setdefault(source, {"rows": [], "labels": []})
-            group["rows"].append(self.row(sentence.text))
+            group["rows"].append(self.add_text(sentence.text))
             group["labels"].append(sentence.facets)
 
 
@@ -192,57 +208,57 @@ def main() -> None:
 
 
 def build(data: Path) -> _Builder:
-    builder = _Builder(set(_evaluation_sentences(data / "eval")))
+    builder = _Builder(set(_read_evaluation_sentences(data / "eval")))
     random = Random(0)
     texts: dict[str, list[str]] = {}
     for row in read_jsonl(data / "train" / "texts.open.jsonl.gz"):
         texts.setdefault(row["source"], []).append(row["text"])
-    labelled: dict[str, list[Sentence]] = {}
+    labeled: dict[str, list[Sentence]] = {}
     for row in read_jsonl(data / "train" / "labelled.open.jsonl.gz"):
-        labelled.setdefault(row["source"], []).append(Sentence(row["text"], row["labels"]))
+        labeled.setdefault(row["source"], []).append(Sentence(row["text"], row["labels"]))
 
     for source, some in texts.items():
-        neighbours = [some[i : i + FAMILY] for i in range(0, len(some), FAMILY)]
-        builder.add_families(source, _sample(neighbours, MOST_FAMILIES_OF_A_SOURCE, random))
+        neighbors = [some[i : i + FAMILY] for i in range(0, len(some), FAMILY)]
+        builder.add_families(source, _sample(neighbors, MAX_FAMILIES_PER_SOURCE, random))
     bases = [text for source in _SHORT_SOURCES for text in texts[source] if 30 <= len(text) <= 160]
-    builder.add_families("variants", _variants(_sample(bases, VARIED_SENTENCES, random), bases, random))
+    builder.add_families("variants", _make_variants(_sample(bases, VARIED_SENTENCES, random), bases, random))
     for row in read_jsonl(data / "train" / "pairs.open.jsonl.gz"):
         builder.add_pair(row["source"], [row["instruction_a"], row["instruction_b"]], (row["text_a"], row["text_b"]))
 
-    countries = sorted({sentence.facets["country"].title() for sentence in labelled["factbook"]})
+    countries = sorted({sentence.facets["country"].title() for sentence in labeled["factbook"]})
     for source, families in {
-        "dialogues": dialogue_families(random, COMPOSED_FAMILIES["dialogues"]),
-        "captions": scene_families(random, COMPOSED_FAMILIES["captions"]),
-        "headlines": headline_families(random, COMPOSED_FAMILIES["headlines"], countries),
+        "dialogues": compose_dialogue_families(random, COMPOSED_FAMILIES["dialogues"]),
+        "captions": compose_scene_families(random, COMPOSED_FAMILIES["captions"]),
+        "headlines": compose_headline_families(random, COMPOSED_FAMILIES["headlines"], countries),
     }.items():
         composed = list(families)
         builder.add_families(source, ([sentence.text for sentence in family] for family in composed))
         builder.add_facets(source, {sentence.text: sentence for family in composed for sentence in family}.values())
 
     for source, rules in _RULES.items():
-        known = labelled.get(source) or [Sentence(text) for text in texts[source] if len(text) <= 200]
-        ruled = (_with_rules(sentence, rules) for sentence in _sample(known, FACET_TEXTS_OF_A_SOURCE, random))
-        builder.add_facets(source, map(_refined, ruled))
-    builder.add_facets("medquad questions", labelled["medquad"])
-    builder.add_facets("factbook", labelled["factbook"])
-    builder.add_facets("any source", _any_source(texts, random))
+        known = labeled.get(source) or [Sentence(text) for text in texts[source] if len(text) <= 200]
+        ruled = (_apply_rules(sentence, rules) for sentence in _sample(known, FACET_TEXTS_PER_SOURCE, random))
+        builder.add_facets(source, map(_add_action, ruled))
+    builder.add_facets("medquad questions", labeled["medquad"])
+    builder.add_facets("factbook", labeled["factbook"])
+    builder.add_facets("any source", _sample_sources(texts, random))
 
-    for change, changed in minimal_pairs.families(bases, MINIMAL_PAIRS, random).items():
+    for change, changed in minimal_pairs.make_families(bases, MINIMAL_PAIRS, random).items():
         builder.add_changed(change, changed)
-    for contrast in contrasts(random, CONTRASTS):
+    for contrast in compose_contrasts(random, CONTRASTS):
         builder.add_contrast(contrast)
     return builder
 
 
-def _evaluation_sentences(folder: Path) -> Iterator[str]:
-    """Every text of the evaluation sets, but those of CLINC150's training split."""
+def _read_evaluation_sentences(folder: Path) -> Iterator[str]:
+    """Yield every text of the evaluation sets except those of CLINC150's training split."""
     for path in sorted(folder.glob("*.jsonl.gz")):
         if ".train." not in path.name or path.name.startswith("sts"):
             for row in read_jsonl(path):
-                yield from (_plain(row[name]) for name in ("a", "b", "text") if name in row)
+                yield from (_normalize(row[name]) for name in ("a", "b", "text") if name in row)
 
 
-def _plain(text: str) -> str:
+def _normalize(text: str) -> str:
     return re.sub(r"\W+", " ", text.lower()).strip()
 
 
@@ -254,11 +270,11 @@ def _sample(items: list[Any], most: int, random: Random) -> list[Any]:
     return items if len(items) <= most else random.sample(items, most)
 
 
-def _variants(bases: list[str], others: list[str], random: Random) -> Iterator[list[str]]:
-    """A sentence and three near ones: some words dropped, some replaced, and its half with another's half.
+def _make_variants(bases: list[str], others: list[str], random: Random) -> Iterator[list[str]]:
+    """Yield each sentence with three variants: words dropped, words replaced, and one half joined to part of another.
 
-    Pairs that share most of their words and yet differ are what similarity benchmarks are made of, and
-    what random texts never are.
+    Similarity benchmarks consist of pairs that share most of their words and still differ; random pairs of texts never
+    do.
     """
     for base in bases:
         words, foreign = base.split(), random.choice(others).split()
@@ -270,24 +286,27 @@ def _variants(bases: list[str], others: list[str], random: Random) -> Iterator[l
         yield [" ".join(some) for some in (words, dropped, replaced, joined)]
 
 
-def _with_rules(sentence: Sentence, rules: tuple[str, ...]) -> Sentence:
+def _apply_rules(sentence: Sentence, rules: tuple[str, ...]) -> Sentence:
     found = {name: getattr(facets, name)(sentence.text) for name in rules}
     return Sentence(sentence.text, sentence.facets | {name: label for name, label in found.items() if label})
 
 
-def _refined(sentence: Sentence) -> Sentence:
-    """HWU64's intents are scenario_action, such as calendar_set: the action is a facet across scenarios."""
+def _add_action(sentence: Sentence) -> Sentence:
+    """Add the action as a facet to HWU64's sentences.
+
+    Its intents are named scenario_action, such as calendar_set, and the same actions occur in several scenarios.
+    """
     labels = dict(sentence.facets)
     if "scenario" in labels and "_" in labels["intent"]:
         labels["action"] = labels["intent"].split("_", 1)[1]
     return Sentence(sentence.text, labels)
 
 
-def _any_source(texts: dict[str, list[str]], random: Random) -> Iterator[Sentence]:
+def _sample_sources(texts: dict[str, list[str]], random: Random) -> Iterator[Sentence]:
     for source, some in texts.items():
         short = [text for text in some if len(text) <= 120]
         for text in _sample(short, 1500, random):
-            yield _with_rules(Sentence(text, {"kind of text": source}), _COMMON_RULES)
+            yield _apply_rules(Sentence(text, {"kind of text": source}), _COMMON_RULES)
 
 
 def _write(builder: _Builder, run: Path) -> None:

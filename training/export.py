@@ -1,9 +1,9 @@
-"""A training checkpoint as a folder in INSTRUCTOR's hub layout, its tensors in float16.
+"""Export a training checkpoint as a folder in INSTRUCTOR's hub layout, with tensors in float16.
 
     python training/export.py RUN NAME OUT
 
-exports ``RUN/NAME/checkpoint.pt`` to the folder OUT, in a basis that int8 does no harm to. config.json says float32,
-so that whoever loads it computes in float32.
+The script exports ``RUN/NAME/checkpoint.pt`` to the folder OUT, in a basis that loses little in int8. config.json says
+float32, so that libraries load the model and compute in float32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vocabulary import EXTRA_IDS
 
 from spark_instructor.encoder.tokenizer import build_tokenizer
 
-MOST_TOKENS = 512
+MAX_TOKENS = 512
 _PARTS = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Normalize", "Normalize"))
 
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def export(student: Student, spiece: Path, out: Path) -> None:
-    """Write the folder; FileExistsError where it is there."""
+    """Write the folder; raise FileExistsError if it exists already."""
     out.mkdir(parents=True)
     shape = student.shape
     _write_json(
@@ -49,7 +49,7 @@ def export(student: Student, spiece: Path, out: Path) -> None:
         {
             "architectures": ["T5EncoderModel"],
             "model_type": "t5",
-            **shape.config(),
+            **shape.to_config(),
             "feed_forward_proj": "relu",
             "dropout_rate": 0.0,
             "is_encoder_decoder": False,
@@ -67,7 +67,7 @@ def export(student: Student, spiece: Path, out: Path) -> None:
             for i, (path, kind) in enumerate(_PARTS)
         ],
     )
-    _write_json(out / "sentence_bert_config.json", {"max_seq_length": MOST_TOKENS, "do_lower_case": False})
+    _write_json(out / "sentence_bert_config.json", {"max_seq_length": MAX_TOKENS, "do_lower_case": False})
     _write_json(
         out / "1_Pooling" / "config.json",
         {
@@ -76,7 +76,7 @@ def export(student: Student, spiece: Path, out: Path) -> None:
             "pooling_mode_mean_tokens": True,
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
-            "include_prompt": False,  # for sentence-transformers, which knows that of hkunlp's models by their names
+            "include_prompt": False,  # sentence-transformers infers this only for hkunlp's models
         },
     )
     _write_json(
@@ -89,18 +89,19 @@ def export(student: Student, spiece: Path, out: Path) -> None:
         },
     )
     _write_tokenizer(spiece, out)
-    encoder, dense = _hub_tensors(rotated(student))
+    encoder, dense = _map_hub_tensors(rotate(student))
     _save(encoder, out / "model.safetensors")
     _save({"linear.weight": dense}, out / "2_Dense" / "model.safetensors")
 
 
-def rotated(student: Student) -> Student:
-    """A copy whose residual stream is in another basis: its vectors are the same, up to rounding.
+def rotate(student: Student) -> Student:
+    """Return a copy whose residual stream is in another basis; its vectors are the same, up to rounding.
 
-    The norms' scales are folded into the matrices after them. What is left of a norm does not depend on the basis, so
-    an orthogonal matrix after all that writes to the stream and before all that reads it changes nothing. The stream of
-    a student that starts from principal components is large in the first, and int8 with one scale for each token has
-    few levels left for the others. A Hadamard matrix spreads it over all (Ashkboos et al. 2024, QuaRot).
+    The scales of the norms are folded into the matrices that follow them. A norm without scales does not depend on the
+    basis, so the output stays the same if an orthogonal matrix is applied after everything that writes to the stream,
+    and its inverse before everything that reads it. A student that starts from principal components has large values
+    in the first channel of its stream, which leaves few int8 levels for the others, because int8 has one scale per
+    token. A Hadamard matrix spreads these values over all channels (Ashkboos et al. 2024, QuaRot).
     """
     copy = deepcopy(student)
     basis = torch.from_numpy(hadamard(student.shape.d_model, float)) / student.shape.d_model**0.5
@@ -119,8 +120,8 @@ def rotated(student: Student) -> Student:
 
 
 def read_checkpoint(student: Student, folder: Path) -> None:
-    """Give the student the weights of an exported folder."""
-    encoder, dense = _hub_tensors(student)
+    """Load the weights of an exported folder into the student."""
+    encoder, dense = _map_hub_tensors(student)
     stored = load_file(folder / "model.safetensors")
     with torch.no_grad():
         for name, tensor in encoder.items():
@@ -128,8 +129,8 @@ def read_checkpoint(student: Student, folder: Path) -> None:
         dense.copy_(load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"])
 
 
-def _hub_tensors(student: Student) -> tuple[dict[str, Tensor], Tensor]:
-    """The encoder's tensors by the names of ``transformers.T5EncoderModel``, and Dense's."""
+def _map_hub_tensors(student: Student) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the encoder's tensors by their names in ``transformers.T5EncoderModel``, and the tensor of Dense."""
     tensors = {
         "shared.weight": student.shared.weight,
         "encoder.final_layer_norm.weight": student.final_norm.weight,
@@ -148,7 +149,7 @@ def _hub_tensors(student: Student) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def _write_tokenizer(spiece: Path, out: Path) -> None:
-    """spiece.model, and the fast tokenizer that the library builds of it."""
+    """Write spiece.model, and the fast tokenizer that the library builds from it."""
     shutil.copyfile(spiece, out / "spiece.model")
     build_tokenizer(None, spiece).save(str(out / "tokenizer.json"), pretty=False)
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
@@ -159,7 +160,7 @@ def _write_tokenizer(spiece: Path, out: Path) -> None:
         {
             "tokenizer_class": "T5Tokenizer",
             "extra_ids": EXTRA_IDS,
-            "model_max_length": MOST_TOKENS,
+            "model_max_length": MAX_TOKENS,
             **special_tokens,
         },
     )

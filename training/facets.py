@@ -1,7 +1,7 @@
-"""Facets that can be read off a text by rule: its form, speech act, person, tense, ...
+"""Rules that derive facets from a text: its form, speech act, person, tense, ...
 
-Each rule maps a text to a label, or to None where it cannot tell. Rules make crossed grids possible for
-sources that come with one labelled facet or none.
+Each rule maps a text to a label, or to None if it cannot tell. The rules make crossed grids possible for sources that
+come with only one labeled facet or with none.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable
 Rule = Callable[[str], str | None]
 
 
-def _first_match(*rules: tuple[str, str], otherwise: str | None = None) -> Rule:
-    """The label of the first pattern that is found."""
+def _match_first(*rules: tuple[str, str], otherwise: str | None = None) -> Rule:
+    """Return a rule that gives the label of the first pattern that matches."""
     compiled = [(label, re.compile(pattern, re.IGNORECASE)) for label, pattern in rules]
     return lambda text: next((label for label, pattern in compiled if pattern.search(text)), otherwise)
 
 
-def _only_match(**patterns: str) -> Rule:
-    """The label whose pattern is found, where no other's is."""
+def _match_only(**patterns: str) -> Rule:
+    """Return a rule that gives the label whose pattern matches, if exactly one pattern matches."""
     compiled = {label: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE) for label, pattern in patterns.items()}
 
     def rule(text: str) -> str | None:
@@ -43,7 +43,7 @@ _COMMAND = (
     r"switch|take|tell|transfer|turn|update|use|wake|write)\b"
 )
 
-form = _first_match(
+form = _match_first(
     ("question", _QUESTION),
     ("exclamation", r"!\s*$"),
     ("command", _COMMAND),
@@ -51,7 +51,7 @@ form = _first_match(
     otherwise="statement",
 )
 
-question_word = _first_match(
+question_word = _match_first(
     *(
         (word, rf"^\W*(?:\w+,? )?{word}\b")
         for word in ("who", "when", "where", "why", "which", "how many", "how", "what")
@@ -59,7 +59,7 @@ question_word = _first_match(
     ("yes or no", r"^\W*(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have)\b"),
 )
 
-act = _first_match(
+act = _match_first(
     (
         "goodbye",
         (
@@ -149,7 +149,7 @@ act = _first_match(
     ),
 )
 
-person = _first_match(
+person = _match_first(
     ("first", r"\b(?:i|i'm|i've|i'd|i'll|me|my|mine|we|us|our)\b"),
     ("second", r"\b(?:you|you're|your|yours)\b"),
     ("she", r"\b(?:she|her|hers)\b"),
@@ -158,16 +158,16 @@ person = _first_match(
     otherwise="nobody",
 )
 
-tense = _only_match(
+tense = _match_only(
     past=r"was|were|did|had|went|said|made|came|took|saw|became|began|got|told|wrote|\w{3,}ed",
     future=r"will|won't|going to|gonna|'ll|shall",
     present=r"is|are|am|do|does|has|have|makes?|wants?|needs?|goes|says|can",
 )
 
-negation = _first_match(
+negation = _match_first(
     ("negated", r"\b(?:not|no|never|nothing|nobody|none|cannot|without)\b|n't\b"), otherwise="affirmed"
 )
-numbers = _first_match(
+numbers = _match_first(
     ("money", r"[$€£]\s?\d|\b(?:dollars?|euros?|bucks|cents)\b"),
     ("percentage", r"\d ?%|\bper ?cent\b"),
     ("year", r"\b(?:1[6-9]|20)\d\d\b"),
@@ -175,7 +175,7 @@ numbers = _first_match(
     ("other number", r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|hundred|thousand|million)\b"),
     otherwise="no number",
 )
-when = _only_match(
+when = _match_only(
     today="today|tonight|this (?:morning|afternoon|evening)",
     tomorrow="tomorrow",
     yesterday="yesterday|last night",
@@ -189,12 +189,12 @@ when = _only_match(
 
 
 def length(text: str) -> str:
-    """Short, medium or long, in words."""
+    """Return short, medium or long, by the number of words."""
     words = text.count(" ") + 1
     return "short" if words <= 6 else "medium" if words <= 14 else "long"
 
 
-chat_topic = _only_match(
+chat_topic = _match_only(
     movies=(
         "movies?|films?|theat(?:er|re)s?|actors?|actress|director|netflix|trailer|cinema|imdb|"
         "rotten tomatoes|showtimes?"
@@ -211,7 +211,7 @@ chat_topic = _only_match(
     fashion="clothes|dress|shoes|shirt|fashion|makeup",
     animals="dogs?|cats?|pets?|animals?",
 )
-film_aspect = _only_match(
+film_aspect = _match_only(
     acting="acting|actors?|actress|performances?|cast|performers?",
     story="plot|story|script|screenplay|storyline|narrative|writing",
     humour="comedy|funny|laughs?|humou?r|jokes?|hilarious",
@@ -223,7 +223,7 @@ film_aspect = _only_match(
     action="action|fights?|violence|chase",
     characters="characters?|hero|heroine|villain",
 )
-product_aspect = _only_match(
+product_aspect = _match_only(
     battery="battery|batteries|charge|charging|charger",
     price="price|priced|cheap|expensive|cost|costs|inexpensive|affordable|value|money",
     picture="picture|pictures|photo|photos|image|images|zoom|lens|resolution|pixels?",
@@ -237,7 +237,7 @@ product_aspect = _only_match(
     durability="durable|sturdy|break|breaks|broke|flimsy|cheaply|solid|reliable|quality construction",
     storage="memory|storage|card|capacity|hard drive",
 )
-trivia_topic = _only_match(
+trivia_topic = _match_only(
     film="films?|movies?|actor|actress|oscar|starred|director|directed",
     television="tv|television|series|sitcom|soap|episode",
     music="songs?|singer|band|album|single|hit|opera|composer|musical|sang|recorded",
@@ -251,7 +251,7 @@ trivia_topic = _only_match(
     food="food|drink|wine|cheese|fruit|dish|sauce|vegetable|cocktail|beer",
     religion="bible|saint|god|goddess|testament|religion|pope|mythology",
 )
-command_action = _first_match(
+command_action = _match_first(
     *(
         (label, rf"^\W*(?:[\w.+-]+: )?(?:{pattern})\b")
         for label, pattern in {
@@ -270,7 +270,7 @@ command_action = _first_match(
         }.items()
     )
 )
-command_object = _only_match(
+command_object = _match_only(
     files="files?",
     directories="director(?:y|ies)|folders?",
     packages="packages?",
@@ -285,7 +285,7 @@ command_object = _only_match(
     disks="disks?|partitions?|volumes?|devices?",
     services="services?|servers?",
 )
-paper_topic = _only_match(
+paper_topic = _match_only(
     translation="translation|translations|translate|bilingual",
     parsing="parsing|parsers?|parse|syntax|syntactic|treebanks?|dependency",
     questions="question answering|questions?|answers?",
@@ -298,7 +298,7 @@ paper_topic = _only_match(
     language_models="language models?|llms?|gpt|bert|pre-?trained|prompts?|prompting",
     law_and_medicine="medical|clinical|biomedical|legal|patents?",
 )
-paper_role = _first_match(
+paper_role = _match_first(
     ("resource", r"\b(?:datasets?|corpus|corpora|benchmark|annotat|collect|resource|release)\w*\b"),
     (
         "result",

@@ -1,7 +1,7 @@
-"""Wordings of instructions: many for each thing that is asked, so that the model learns what is asked, not a string.
+"""Compose instructions, with many wordings per task, so that the model learns what is asked and not a fixed string.
 
-An instruction names the facet or asks for it in a clause, in INSTRUCTOR's form ("Represent the ... for ...: ") or in a
-form of its own, and ends in a colon and a blank or otherwise. The instructions of the evaluation are never made.
+An instruction names the facet or asks for it in a clause. It has INSTRUCTOR's form ("Represent the ... for ...: ") or
+another form, and ends in a colon and a space or in another way. The instructions of the evaluation are never composed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 _VERBS = ("Represent", "Represent", "Represent", "Embed", "Encode")
 _ARTICLES = ("the", "the", "this", "a")
 _ENDINGS = {": ": 46, ":": 20, "; ": 6, ";": 2, ". ": 6, ".": 3, " ": 6, "; Input: ": 4, " - ": 2, "": 2}
-_FREE_SHARE = 0.35  # of instructions that are not of INSTRUCTOR's form
-_QUESTION_SHARE = 0.4  # of instructions that ask for a facet in a clause, if there are clauses for it
+_FREE_SHARE = 0.35  # share of instructions that do not have INSTRUCTOR's form
+_QUESTION_SHARE = 0.4  # share of instructions that ask for a facet in a clause, if it has clauses
 
 _FACET_PURPOSES = (
     "for classifying its {facet}",
@@ -192,7 +192,7 @@ _FREE_GENERAL = (
     "Compare {kinds} by meaning",
     "{kind} for search",
 )
-# Instructions that libraries have as defaults, and examples from INSTRUCTOR's paper and card.
+# Default instructions of libraries, and examples from INSTRUCTOR's paper and model card.
 _KNOWN = (
     "Represent the document for retrieval",
     "Represent the question for retrieval",
@@ -214,8 +214,8 @@ _KNOWN = (
     "Represent the natural language",
     "Represent the sentence for similarity",
 )
-# What a text is about is what the teacher tells best, so to ask for it is to ask for the teacher's vector. Not of
-# dialogue, where grids ask for the topic by labels of their own.
+# The teacher distinguishes best what a text is about, so its vector is also the target if an instruction asks for the
+# topic. Dialogue is excluded: there, grids ask for the topic with labels of their own.
 _TOPIC_PURPOSES = (
     "for clustering by topic",
     "for grouping by topic",
@@ -267,7 +267,7 @@ _GENERAL_KINDS = (
     "programming question", "summary", "review", "description", "email", "Wikipedia document", "comment",
 )  # fmt: skip
 
-# What a text of a source may be called.
+# Nouns for the texts of each source.
 _KINDS = {
     "acl": ("scientific sentence", "Science sentence", "research text"),
     "captions": ("image caption", "caption", "scene description"),
@@ -303,7 +303,7 @@ _KINDS = {
     "wordnet": ("definition", "dictionary entry", "example sentence"),
 }
 
-# What the labelled facets and the rules' are called in instructions.
+# Names of the facets in instructions, both labeled facets and those from rules.
 _FACET_NAMES: dict[str, tuple[str, ...]] = {
     "act": (
         "speech act",
@@ -375,7 +375,7 @@ _FACET_NAMES: dict[str, tuple[str, ...]] = {
     "who": ("subject", "who is shown", "agent", "who is acting"),
 }
 
-# The same in clauses, which need not name the facet.
+# Clauses that ask for the facets without having to name them.
 _FACET_QUESTIONS: dict[str, tuple[str, ...]] = {
     "act": (
         "what the speaker does by saying it",
@@ -479,84 +479,88 @@ _FACET_QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def general(source: str, random: Random) -> str:
-    """An instruction that asks for the meaning as a whole."""
+def compose_general(source: str, random: Random) -> str:
+    """Compose an instruction that asks for the meaning as a whole."""
 
     def compose() -> str:
         if random.random() < 0.12:
-            return _ended(random.choice(_KNOWN), random)
+            return _add_ending(random.choice(_KNOWN), random)
         kind = random.choice(_GENERAL_KINDS + _KINDS.get(source, ()) * 4)
         if source not in _DIALOGUE and random.random() < 0.4:
-            return _instruction(kind, _TOPIC_PURPOSES, _FREE_TOPICS, random)
-        return _instruction(kind, _GENERAL_PURPOSES, _FREE_GENERAL, random)
+            return _compose_instruction(kind, _TOPIC_PURPOSES, _FREE_TOPICS, random)
+        return _compose_instruction(kind, _GENERAL_PURPOSES, _FREE_GENERAL, random)
 
-    return _not_evaluated(compose)
+    return _avoid_evaluated(compose)
 
 
-def for_facet(source: str, facet: str, random: Random) -> str:
-    """An instruction that asks for one facet of a source's texts."""
+def compose_for_facet(source: str, facet: str, random: Random) -> str:
+    """Compose an instruction that asks for one facet of a source's texts."""
 
     def compose() -> str:
         kind = random.choice(_KINDS.get(source, ()) * 2 + ("text", "sentence"))
         questions = _FACET_QUESTIONS.get(facet, ())
         if questions and random.random() < _QUESTION_SHARE:
             question = random.choice(questions)
-            return _instruction(kind, _QUESTION_PURPOSES, _FREE_QUESTIONS, random, question=question)
-        return _instruction(kind, _FACET_PURPOSES, _FREE_FACETS, random, facet=random.choice(_FACET_NAMES[facet]))
+            return _compose_instruction(kind, _QUESTION_PURPOSES, _FREE_QUESTIONS, random, question=question)
+        return _compose_instruction(
+            kind, _FACET_PURPOSES, _FREE_FACETS, random, facet=random.choice(_FACET_NAMES[facet])
+        )
 
-    return _not_evaluated(compose)
+    return _avoid_evaluated(compose)
 
 
-def reworded(instruction: str, random: Random) -> str:
-    """An instruction of the data with another verb, article and ending."""
+def reword(instruction: str, random: Random) -> str:
+    """Return an instruction of the data with another verb, article and ending."""
     beginning = f"{random.choice(_VERBS)} {random.choice(_ARTICLES)}"
-    return _ended(instruction.rstrip(": ").replace("Represent the", beginning), random)
+    return _add_ending(instruction.rstrip(": ").replace("Represent the", beginning), random)
 
 
-def _instruction(kind: str, purposes: tuple[str, ...], free: tuple[str, ...], random: Random, **filled: str) -> str:
+def _compose_instruction(
+    kind: str, purposes: tuple[str, ...], free: tuple[str, ...], random: Random, **filled: str
+) -> str:
     if random.random() < _FREE_SHARE:
-        text = random.choice(free).format(kind=kind, kinds=_plural(kind), **filled)
+        text = random.choice(free).format(kind=kind, kinds=_pluralize(kind), **filled)
         asks = text.startswith(("Which", "What")) and random.random() < 0.7
-        return text + "? " if asks else _ended(text, random)
+        return text + "? " if asks else _add_ending(text, random)
     article = random.choice(_ARTICLES)
     if article == "a" and kind[0].lower() in "aeiou" and not kind.startswith("user"):
         article = "an"
     purpose = random.choice(purposes).format(**filled)
-    return _ended(f"{random.choice(_VERBS)} {article} {kind} {purpose}".strip(), random)
+    return _add_ending(f"{random.choice(_VERBS)} {article} {kind} {purpose}".strip(), random)
 
 
-def _plural(kind: str) -> str:
+def _pluralize(kind: str) -> str:
     if kind.endswith(("news", "texts")):
         return kind
     return f"{kind[:-1]}ies" if kind.endswith("ry") else f"{kind}s"
 
 
-def _ended(instruction: str, random: Random) -> str:
+def _add_ending(instruction: str, random: Random) -> str:
     return instruction + random.choices(list(_ENDINGS), list(_ENDINGS.values()))[0]
 
 
-def _not_evaluated(compose: Callable[[], str]) -> str:
-    while bare(instruction := compose()) in EVALUATED:
+def _avoid_evaluated(compose: Callable[[], str]) -> str:
+    while strip_form(instruction := compose()) in EVALUATED:
         pass
     return instruction
 
 
-def bare(instruction: str) -> str:
-    """An instruction without what differs in writing alone: its capitals and its end."""
+def strip_form(instruction: str) -> str:
+    """Return an instruction in lower case and without its ending, so that only the wording counts in comparisons."""
     return instruction.lower().rstrip(" :;.?-").removesuffix("; input")
 
 
-def _instructions_in(described: Any, key: str = "") -> Iterator[str]:
+def _find_instructions(described: Any, key: str = "") -> Iterator[str]:
     if isinstance(described, str) and "instruction" in key:
         yield described
     elif isinstance(described, dict):
         for name, value in described.items():
-            yield from _instructions_in(value, key if "instruction" in key else name)
+            yield from _find_instructions(value, key if "instruction" in key else name)
     elif isinstance(described, list):
         for value in described:
-            yield from _instructions_in(value, key)
+            yield from _find_instructions(value, key)
 
 
 _TASKS = Path(__file__).parents[1] / "benchmarks" / "tasks.json"
-EVALUATED = frozenset(map(bare, _instructions_in(json.loads(_TASKS.read_text("utf-8")))))
+EVALUATED = frozenset(map(strip_form, _find_instructions(json.loads(_TASKS.read_text("utf-8")))))
 """The instructions of the evaluation."""

@@ -1,4 +1,4 @@
-"""The losses of a step's parts, given the student's unit vectors and the teacher's of the same texts."""
+"""Losses of the parts of a step, given the student's and the teacher's unit vectors of the same texts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional
 
 TEMPERATURE = 0.05
 GRID_TEMPERATURE = 0.07
-SPREAD_FLOOR = 0.01  # families that the teacher hardly parts count less
+SPREAD_FLOOR = 0.01  # families that the teacher hardly separates count less
 
 
 def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """How far the vectors are from the teacher's, and how far each text's similarities to the others are."""
+    """Compare the student with the teacher: each text's vector, and its similarities to the other texts."""
     ours, theirs = (_log_similarities(vectors, vectors, TEMPERATURE, but_itself=True) for vectors in (student, teacher))
     return {
         "cosine": 1 - (student * teacher).sum(-1).mean(),
@@ -23,10 +23,12 @@ def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
 
 
 def family_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
-    """How far the vectors, less the mean of their family, are from the teacher's, relative to the teacher's spread.
+    """Measure how far the student's differences within each family are from the teacher's.
 
-    The texts of a family share nearly all their words, so in losses on whole vectors what they share hides what parts
-    them. 1 is a student that gives all texts of a family one vector, 0 one that parts them as the teacher does.
+    The mean of each family is subtracted from its vectors, and the squared error of what remains is divided by the
+    teacher's spread. The texts of a family share nearly all their words, so losses on whole vectors hardly see how they
+    differ. A student that gives all texts of a family the same vector has an error of 1; one that separates them as the
+    teacher does has an error of 0.
     """
     members = functional.one_hot(families).float()
     sizes = members.sum(0)
@@ -37,10 +39,10 @@ def family_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
 
 
 def meaning_contrast(student: Tensor, teacher: Tensor, number: int) -> dict[str, Tensor]:
-    """Contrast of what follows from a sentence with what contradicts it, and how far all are from the teacher.
+    """Contrast what follows from a sentence with what contradicts it, and compare all vectors with the teacher's.
 
-    The teacher itself often has a sentence nearer to one of the same words than to one of the same meaning, so the
-    contrast goes by what the sentences say.
+    The teacher itself often places a sentence nearer to one with the same words than to one with the same meaning, so
+    the contrast does not use the teacher; its targets are the meanings of the sentences.
     """
     premise, *others = student.view(number, -1, student.shape[-1]).unbind(1)
     logits = torch.stack([(premise * other).sum(-1) for other in others], 1) / TEMPERATURE
@@ -51,7 +53,7 @@ def meaning_contrast(student: Tensor, teacher: Tensor, number: int) -> dict[str,
 
 
 def grid_contrast(student: Tensor, labels: tuple[Any, Any]) -> Tensor:
-    """Supervised contrast (Khosla et al. 2020) under each of the two instructions, by the label asked for."""
+    """Compute supervised contrast (Khosla et al. 2020) under each of the two instructions, by the label it asks for."""
     losses = []
     for vectors, some in zip(student.chunk(2), labels, strict=True):
         same = torch.from_numpy(some[:, None] == some).fill_diagonal_(False)
@@ -62,10 +64,10 @@ def grid_contrast(student: Tensor, labels: tuple[Any, Any]) -> Tensor:
 
 
 def pair_contrast(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """Contrast of each query with all passages and back, and how far the vectors are from the teacher's.
+    """Contrast queries with passages in both directions, and compare the vectors with the teacher's.
 
-    Half of the target is the pair's own passage and half the teacher's choice among all, so that a
-    passage that answers too is not pushed away.
+    Half of the target is the passage of the pair, and half is the teacher's softmax over all passages, so that other
+    passages that also answer the query are not pushed away.
     """
     queries, passages = student.chunk(2)
     teacher_queries, teacher_passages = teacher.chunk(2)
@@ -80,7 +82,10 @@ def pair_contrast(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
 
 
 def _log_similarities(a: Tensor, b: Tensor, temperature: float, *, but_itself: bool = False) -> Tensor:
-    """Log-softmax over each row of the similarities; a text's similarity to itself is left out by -10,000."""
+    """Return the log-softmax over each row of the similarities.
+
+    With ``but_itself``, -10,000 is added to each text's similarity to itself, which removes it from the softmax.
+    """
     similarities = a @ b.T / temperature
     if but_itself:
         similarities = similarities - 10_000 * torch.eye(len(a))

@@ -1,8 +1,8 @@
-"""Minimal pairs: a sentence and its copy with one small change that changes what it says.
+"""Make minimal pairs: a sentence and a copy whose meaning differs through one small change.
 
-`negated`, `exchanged`, `reordered`, `opposed`, `renumbered` and `renamed` make the change by rule, on sentences of any
-source. Each returns None if it finds nothing to change. The rules know no grammar, so a few copies are odd; the teacher
-judges every copy as it is.
+`negate`, `exchange`, `reorder`, `replace_with_opposite`, `renumber` and `rename` change sentences of any source by
+rule. Each returns None if it finds nothing to change. The rules do not parse grammar, so a few copies are odd; that
+matters little, because the target of each copy is the teacher's vector of exactly that copy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NEVER = re.compile(r"\bnever ", re.IGNORECASE)
 _THERE_IS_NO = re.compile(r"\bthere (is|are|was|were) no\b", re.IGNORECASE)
 _THERE_IS = re.compile(r"\bthere (is|are|was|were) (?:an?|some|many|several|two|three)\b", re.IGNORECASE)
 _TO_NEGATE = re.compile(
-    # Not at the beginning, where it asks; "have" and "do" are auxiliaries only before a participle or a verb.
+    # Not at the beginning, because that is a question; "have" is an auxiliary only before a participle.
     r"(?<=\w )(?:is|are|was|were|can|could|will|would|should|must|may|might|(?:has|have|had)(?= (?:been|\w+ed)\b))"
     r"(?! not\b| n['’]t)(?=[ ,.])"
 )
@@ -66,8 +66,8 @@ _NUMBER_WORDS = _WORDS["numbers"]
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_NUMBER_WORDS)})\b", re.IGNORECASE)
 
 
-def negated(text: str, random: Random) -> str | None:
-    """The sentence with a "not" more, or with one less."""
+def negate(text: str, random: Random) -> str | None:
+    """Add a negation to the sentence, or remove one."""
     for pattern, with_it in (
         (_NEGATED_AUXILIARY, r"\1"),
         (_CONTRACTED, r"\1"),
@@ -76,9 +76,9 @@ def negated(text: str, random: Random) -> str | None:
         (_THERE_IS_NO, r"there \1 some"),
     ):
         if pattern.search(text):
-            return _capitalized_as(text, pattern.sub(with_it, text, count=1))
+            return _copy_capitalization(text, pattern.sub(with_it, text, count=1))
     if _THERE_IS.search(text):
-        return _capitalized_as(text, _THERE_IS.sub(r"there \1 no", text, count=1))
+        return _copy_capitalization(text, _THERE_IS.sub(r"there \1 no", text, count=1))
     if found := _TO_NEGATE.search(text):
         return f"{text[: found.end()]} not{text[found.end() :]}"
     if found := _ATTITUDE.search(text):
@@ -86,10 +86,10 @@ def negated(text: str, random: Random) -> str | None:
     return None
 
 
-def exchanged(text: str, random: Random) -> str | None:
-    """The sentence with two of its nouns, or two of its names, in each other's place."""
+def exchange(text: str, random: Random) -> str | None:
+    """Exchange two nouns or two names of the sentence."""
     nouns = [match.span("noun") for match in _NOUN.finditer(text) if match["noun"].lower() not in _NOT_NOUNS]
-    names = [match.span() for match in _names(text)]
+    names = [match.span() for match in _match_names(text)]
     pairs = [
         (first, second)
         for spans in (nouns, names)
@@ -99,35 +99,35 @@ def exchanged(text: str, random: Random) -> str | None:
     if not pairs:
         return None
     (a, b), (c, d) = random.choice(pairs)
-    return _with_articles(text[:a] + text[c:d] + text[b:c] + text[a:b] + text[d:])
+    return _fix_articles(text[:a] + text[c:d] + text[b:c] + text[a:b] + text[d:])
 
 
-_LISTED = (" and ", " or ", ", ", ", and ")  # what these join may change places without changing what is said
+_LISTED = (" and ", " or ", ", ", ", and ")  # items of a list can be exchanged without changing the meaning
 
 
-def reordered(text: str, random: Random) -> str | None:
-    """The sentence with time, direction or comparison turned round."""
+def reorder(text: str, random: Random) -> str | None:
+    """Reverse a temporal order, a direction or a comparison in the sentence."""
     if found := _FROM_TO.search(text):
         return f"{text[: found.start()]}from {found['second']} to {found['first']}{text[found.end() :]}"
     if found := _TIME_WORDS.search(text):
-        return text[: found.start()] + _opposite(found[0]) + text[found.end() :]
+        return text[: found.start()] + _find_opposite(found[0]) + text[found.end() :]
     if found := _THAN.search(text):
-        other = {"fewer": "more", "greater": "smaller"}.get(found[0]) or _opposite(found[0])
+        other = {"fewer": "more", "greater": "smaller"}.get(found[0]) or _find_opposite(found[0])
         return text[: found.start()] + other + text[found.end() :]
     return None
 
 
-def opposed(text: str, random: Random) -> str | None:
-    """The sentence with one word's opposite in its place."""
+def replace_with_opposite(text: str, random: Random) -> str | None:
+    """Replace one word of the sentence with its opposite."""
     found = [match for match in _WORD.finditer(text) if match[0].lower() in _OPPOSITES]
     if not found:
         return None
     word = random.choice(found)
-    return text[: word.start()] + _opposite(word[0]) + text[word.end() :]
+    return text[: word.start()] + _find_opposite(word[0]) + text[word.end() :]
 
 
-def renumbered(text: str, random: Random) -> str | None:
-    """The sentence with another number of as many digits, or another number's word."""
+def renumber(text: str, random: Random) -> str | None:
+    """Replace a number with another one of as many digits, or a number word with another one."""
     found = [*_DIGITS.finditer(text), *_NUMBER_WORD.finditer(text)]
     if not found:
         return None
@@ -141,56 +141,59 @@ def renumbered(text: str, random: Random) -> str | None:
     return None if other is None else text[: number.start()] + other + text[number.end() :]
 
 
-def renamed(text: str, names: list[str], random: Random) -> str | None:
-    """The sentence with one name replaced by one of ``names``."""
-    found = _names(text)
+def rename(text: str, names: list[str], random: Random) -> str | None:
+    """Replace one name in the sentence with one of ``names``."""
+    found = _match_names(text)
     if not found:
         return None
     name, other = random.choice(found), random.choice(names)
     return None if name[0] == other else text[: name.start()] + other + text[name.end() :]
 
 
-def names_in(text: str) -> list[str]:
-    """Names of one or more capitalized words, those at the sentence's beginning left out."""
-    return [match[0] for match in _names(text)]
+def find_names(text: str) -> list[str]:
+    """Return the names of one or more capitalized words, except at the beginning of a sentence."""
+    return [match[0] for match in _match_names(text)]
 
 
-def families(bases: list[str], most: dict[str, int], random: Random) -> dict[str, list[list[str]]]:
-    """For each change, up to ``most[change]`` families: a sentence, its changed copy, and up to two other copies."""
-    names = [name for base in bases for name in names_in(base)]
+def make_families(bases: list[str], most: dict[str, int], random: Random) -> dict[str, list[list[str]]]:
+    """Make up to ``most[change]`` families for each change.
+
+    A family is a sentence, its copy with that change, and up to two copies with other changes.
+    """
+    names = [name for base in bases for name in find_names(base)]
     changes: dict[str, Change] = {
-        "negation": negated,
-        "roles": exchanged,
-        "order": reordered,
-        "opposites": opposed,
-        "numbers": renumbered,
-        "names": lambda text, random: renamed(text, names, random),
+        "negation": negate,
+        "roles": exchange,
+        "order": reorder,
+        "opposites": replace_with_opposite,
+        "numbers": renumber,
+        "names": lambda text, random: rename(text, names, random),
     }
     made: dict[str, list[list[str]]] = {change: [] for change in most}
     for base in random.sample(bases, len(bases)):
         copies = {change: copy for change, make in changes.items() if (copy := make(base, random)) not in (None, base)}
         wanted = [change for change in most if change in copies and len(made[change]) < most[change]]
         if wanted:
-            change = min(wanted, key=lambda one: len(made[one]) / most[one])  # the one that lacks the most sentences
+            change = min(wanted, key=lambda one: len(made[one]) / most[one])  # the change that lacks the most families
             others = [copy for other, copy in copies.items() if other != change]
             made[change].append([base, copies[change], *random.sample(others, min(2, len(others)))])
     return made
 
 
-def _names(text: str) -> list[re.Match[str]]:
+def _match_names(text: str) -> list[re.Match[str]]:
     return [match for match in _NAME.finditer(text) if match[0] not in _DAYS_AND_MONTHS]
 
 
-def _opposite(word: str) -> str:
+def _find_opposite(word: str) -> str:
     other = _OPPOSITES[word.lower()]
     return other.capitalize() if word[0].isupper() else other
 
 
-def _capitalized_as(text: str, other: str) -> str:
+def _copy_capitalization(text: str, other: str) -> str:
     return other[0].upper() + other[1:] if text[0].isupper() else other
 
 
-def _with_articles(text: str) -> str:
-    """With "a" and "an" as the words after them want."""
+def _fix_articles(text: str) -> str:
+    """Choose "a" or "an" to fit the word that follows."""
     text = re.sub(r"\b(a) (?=[aeio])", r"\1n ", text, flags=re.IGNORECASE)
     return re.sub(r"\b(a)n (?=[bcdfgjklmnpqrstvwxyz])", r"\1 ", text, flags=re.IGNORECASE)

@@ -1,8 +1,8 @@
-"""The student: a T5 encoder as INSTRUCTOR has it, mean pooling without the instruction, Dense, L2 norm.
+"""The student: INSTRUCTOR's T5 encoder, mean pooling without the instruction, Dense and L2 normalization.
 
-Written out here because it trains faster on a CPU than transformers' modules: the tokens of batches of
-different lengths stand in one matrix, q, k and v are one product, and there is no dropout. `export.py` gives
-the tensors the hub's names.
+This implementation trains faster on a CPU than the modules of transformers: the tokens of batches of different lengths
+share one matrix, q, k and v are computed in one product, and there is no dropout. `export.py` gives the tensors the
+names that they have on the hub.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 EOS = 1
-MOST_TOKENS = 256  # that training reads of a text
+MAX_TOKENS = 256  # training truncates longer sequences
 TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class Shape:
-    """T5's own names, as in config.json; ``dimension`` is Dense's output."""
+    """The dimensions of the model, with T5's names from config.json; ``dimension`` is the output size of Dense."""
 
-    vocab_size: int = 15_744  # the most that leave the whole checkpoint under 16 MB in float16
+    vocab_size: int = 15_744  # the largest that keeps the whole checkpoint under 16 MB in float16
     d_model: int = 256
     d_kv: int = 64
     d_ff: int = 1024
@@ -37,27 +37,31 @@ class Shape:
     layer_norm_epsilon: float = 1e-6
     dimension: int = 384
 
-    def config(self) -> dict[str, int | float]:
-        """What config.json holds of it."""
+    def to_config(self) -> dict[str, int | float]:
+        """Return the entries for config.json."""
         return {name: value for name, value in asdict(self).items() if name != "dimension"}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts of similar length: ids (texts, length), padded; of each, its tokens and how many are not pooled."""
+    """Texts of similar length.
+
+    ``ids`` is padded and has the shape (texts, length). ``lengths`` holds the number of tokens of each text, and
+    ``skipped`` the number of its leading tokens that are left out of the mean.
+    """
 
     ids: Tensor
     lengths: Tensor
     skipped: Tensor
 
 
-def padded(
+def pad(
     before: Sequence[npt.NDArray[np.uint16]], after: Sequence[npt.NDArray[np.uint16]]
 ) -> tuple[list[Batch], torch.Tensor]:
-    """Instructions' and texts' tokens as batches of similar length, and the order that brings the vectors back."""
-    ids = [np.concatenate(both)[: MOST_TOKENS - 1] for both in zip(before, after, strict=True)]
+    """Pad instructions and texts into batches of similar length; also return the index that restores their order."""
+    ids = [np.concatenate(both)[: MAX_TOKENS - 1] for both in zip(before, after, strict=True)]
     lengths = [len(some) + 1 for some in ids]
-    portions = list(by_length(lengths, TOKENS_AT_ONCE))
+    portions = list(group_by_length(lengths, TOKENS_AT_ONCE))
     made = []
     for portion in portions:
         grid = np.zeros((len(portion), lengths[portion[-1]]), np.int64)
@@ -74,8 +78,11 @@ def padded(
     return made, torch.from_numpy(np.argsort(np.concatenate(portions)))
 
 
-def by_length(lengths: Sequence[int], tokens_at_once: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions in portions of similar length, ascending, each of at most ``tokens_at_once`` with padding."""
+def group_by_length(lengths: Sequence[int], tokens_at_once: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield groups of positions with similar lengths, in ascending order of length.
+
+    Each group has at most ``tokens_at_once`` tokens, including padding.
+    """
     order = np.argsort(lengths, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):
@@ -89,7 +96,7 @@ def by_length(lengths: Sequence[int], tokens_at_once: int) -> Iterator[npt.NDArr
 
 
 class Student(nn.Module):
-    """Unit vectors of batches of token ids."""
+    """Return unit vectors for batches of token ids."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -99,28 +106,28 @@ class Student(nn.Module):
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.num_layers))
         self.final_norm = _RMSNorm(shape)
         self.dense = nn.Linear(shape.d_model, shape.dimension, bias=False)
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, batches: Sequence[Batch]) -> Tensor:
-        """Embed the texts of all batches, in order: float32 (texts, dimension), each row of length 1."""
-        # The tokens of all batches stand in one matrix for everything but attention and pooling.
+        """Embed the texts of all batches, in order, as float32 rows of length 1, with the shape (texts, dimension)."""
+        # The tokens of all batches share one matrix for everything except attention and pooling.
         stream = self.shared(torch.cat([batch.ids.flatten() for batch in batches]))
         shapes = [tuple(batch.ids.shape) for batch in batches]
-        masks = [self._bias_and_mask(batch) for batch in batches]
+        masks = [self._compute_mask(batch) for batch in batches]
         for layer in self.layers:
             stream = layer(stream, shapes, masks)
-        hidden = _per_batch(self.final_norm(stream), shapes)
-        pooled = [_mean(some, batch) for some, batch in zip(hidden, batches, strict=True)]
+        hidden = _split_by_batch(self.final_norm(stream), shapes)
+        pooled = [_pool(some, batch) for some, batch in zip(hidden, batches, strict=True)]
         return functional.normalize(self.dense(torch.cat(pooled)).float(), dim=-1)
 
-    def _bias_and_mask(self, batch: Batch) -> Tensor:
-        """What is added to the scores, (texts, heads, length, length): position bias, -inf at padding."""
+    def _compute_mask(self, batch: Batch) -> Tensor:
+        """Return the position bias, with -inf at padding, to add to the scores: (texts, heads, length, length)."""
         positions = torch.arange(batch.ids.shape[1])
         padding = torch.where(positions < batch.lengths[:, None], 0.0, -math.inf)
-        return self._bias(positions) + padding[:, None, None, :]
+        return self._compute_bias(positions) + padding[:, None, None, :]
 
-    def _bias(self, positions: Tensor) -> Tensor:
-        """T5's relative-position bias, (1, heads, length, length)."""
+    def _compute_bias(self, positions: Tensor) -> Tensor:
+        """Return T5's relative position bias, with the shape (1, heads, length, length)."""
         half = self.shape.relative_attention_num_buckets // 2
         exact = half // 2
         distance = positions[None, :] - positions[:, None]
@@ -143,27 +150,30 @@ class _Layer(nn.Module):
         self.wo = nn.Linear(shape.d_ff, shape.d_model, bias=False)
 
     def forward(self, stream: Tensor, shapes: Sequence[tuple[int, int]], masks: Sequence[Tensor]) -> Tensor:
-        qkv = _per_batch(self.qkv(self.attention_norm(stream)), shapes)
-        attended = torch.cat([self._attention(some, mask) for some, mask in zip(qkv, masks, strict=True)])
+        qkv = _split_by_batch(self.qkv(self.attention_norm(stream)), shapes)
+        attended = torch.cat([self._attend(some, mask) for some, mask in zip(qkv, masks, strict=True)])
         stream = stream + self.o(attended)
         return stream + self.wo(self.wi(self.feed_forward_norm(stream)).relu())
 
-    def _attention(self, qkv: Tensor, mask: Tensor) -> Tensor:
-        """(texts, length, 3 x heads x d_kv) to (texts x length, heads x d_kv); T5 does not scale the scores."""
+    def _attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
+        """Map (texts, length, 3 x heads x d_kv) to (texts x length, heads x d_kv).
+
+        T5 does not scale the scores.
+        """
         texts, length, _ = qkv.shape
         q, k, v = qkv.view(texts, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         weights = (q @ k.transpose(2, 3) + mask).softmax(-1).to(v.dtype)
         return (weights @ v).transpose(1, 2).reshape(texts * length, -1)
 
 
-def _per_batch(tokens: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """(tokens, width) as a (texts, length, width) of each batch."""
+def _split_by_batch(tokens: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Split (tokens, width) into one (texts, length, width) view per batch."""
     parts = tokens.split([texts * length for texts, length in shapes])
     return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _mean(hidden: Tensor, batch: Batch) -> Tensor:
-    """Mean over each text's tokens without the instruction's; zeros where none is left."""
+def _pool(hidden: Tensor, batch: Batch) -> Tensor:
+    """Average each text's tokens without those of the instruction; return zeros if none is left."""
     positions = torch.arange(hidden.shape[1])
     pooled = (positions < batch.lengths[:, None]) & (positions >= batch.skipped[:, None])
     return (hidden * pooled[:, :, None]).sum(1) / pooled.sum(1, keepdim=True).clamp(min=1)
@@ -179,8 +189,11 @@ class _RMSNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * self.weight
 
 
-def _initialise(module: nn.Module) -> None:
-    """Normal weights as T5's, but zeros where a layer adds to the stream: it starts as its embeddings alone."""
+def _initialize(module: nn.Module) -> None:
+    """Draw normal weights like T5's, but zeros for the matrices that add to the stream.
+
+    The model thus starts as its embeddings alone.
+    """
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
     elif isinstance(module, nn.Embedding):
@@ -189,5 +202,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.o.weight)
         nn.init.zeros_(module.wo.weight)
         d_kv = module.qkv.out_features // (3 * module.heads)
-        with torch.no_grad():  # T5's scores are not scaled, so q is
+        with torch.no_grad():  # scales q, because T5 does not scale the scores
             module.qkv.weight[: module.heads * d_kv] *= d_kv**-0.5

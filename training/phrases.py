@@ -1,8 +1,8 @@
-"""Sentences composed from phrases of our own (phrases.json): task dialogues, scenes and headlines.
+"""Compose sentences from this project's own phrases (phrases.json): task dialogues, scenes and headlines.
 
-The open sources hold few of these kinds. Each comes in families of four that differ in one part, so that
-a batch holds near neighbours for the teacher to grade, and each carries the parts it was made of as
-facets. `Sentence` is a text with these facets.
+The open sources contain few texts of these kinds. The sentences come in families of four that differ in one part, so
+that each batch contains similar texts with graded similarities from the teacher. Each `Sentence` has its parts as
+facets.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Sentence:
     facets: dict[str, str] = field(default_factory=dict)
 
 
-def dialogue_families(random: Random, families: int) -> Iterator[list[Sentence]]:
-    """Utterances; of each family two share the service and two the speech act with the first."""
+def compose_dialogue_families(random: Random, families: int) -> Iterator[list[Sentence]]:
+    """Yield families of utterances: two others share the service with the first, and two share its speech act."""
     services, acts = list(_PHRASES["services"]), list(_PHRASES["acts"])
     for _ in range(families):
         service, act = random.choice(services), random.choice(acts)
         other_service, other_act = random.choice(services), random.choice(acts)
         yield [
-            _utterance(*parts, random)
+            _compose_utterance(*parts, random)
             for parts in ((service, act), (service, other_act), (other_service, act), (service, act))
         ]
 
 
-def _utterance(service: str, act: str, random: Random) -> Sentence:
+def _compose_utterance(service: str, act: str, random: Random) -> Sentence:
     phrases = _PHRASES["services"][service]
     text = random.choice(_PHRASES["acts"][act])
     fillers = {name: random.sample(values, 2) for name, values in _PHRASES["fillers"].items()}
@@ -62,11 +62,14 @@ def _utterance(service: str, act: str, random: Random) -> Sentence:
     for name in ("city", "day", "time", "person"):
         if name in used and f"{name}2" not in used:
             facets[name] = parts[name]
-    return Sentence(_as_typed(text, random), facets)
+    return Sentence(_imitate_typing(text, random), facets)
 
 
-def _as_typed(text: str, random: Random) -> str:
-    """With a capital or, as often typed, without one, without the last full stop or the apostrophes."""
+def _imitate_typing(text: str, random: Random) -> str:
+    """Vary the text as people type it.
+
+    It may lack the capital at the beginning, the final punctuation or the apostrophes, and it may begin with a filler.
+    """
     text = text[0].upper() + text[1:] if random.random() < 0.7 else text
     if random.random() < 0.3:
         text = text.rstrip(".?")
@@ -75,8 +78,8 @@ def _as_typed(text: str, random: Random) -> str:
     return random.choice(_PHRASES["openers"]) + text if random.random() < 0.12 else text
 
 
-def scene_families(random: Random, families: int) -> Iterator[list[Sentence]]:
-    """Captions; one changes who, one what is done or seen, one the place or the wording."""
+def compose_scene_families(random: Random, families: int) -> Iterator[list[Sentence]]:
+    """Yield families of captions: one changes who is shown, one what they do, and one the place or the wording."""
     phrases = _PHRASES["scenes"]
     people = (phrases["people"], phrases["deeds"], phrases["places"], phrases["frames"])
     animals = (phrases["animals"], phrases["animal deeds"], phrases["places"], phrases["frames"])
@@ -86,10 +89,10 @@ def scene_families(random: Random, families: int) -> Iterator[list[Sentence]]:
         who, deed, place = random.choice(whos), random.choice(deeds), random.choice(places)
         family = [(who, deed, place), (random.choice(whos), deed, place), (who, random.choice(deeds), place)]
         family.append((who, deed, random.choice((place, random.choice(places)))))
-        yield [_scene(*parts, random.choice(frames)) for parts in family]
+        yield [_compose_scene(*parts, random.choice(frames)) for parts in family]
 
 
-def _scene(who: str, deed: str, place: str, frame: str) -> Sentence:
+def _compose_scene(who: str, deed: str, place: str, frame: str) -> Sentence:
     text = frame.format(who=who, deed=deed, place=place)
     if re.match("two |three |some |several |a couple", who):
         text = text.replace(" is ", " are ", 1)
@@ -99,8 +102,8 @@ def _scene(who: str, deed: str, place: str, frame: str) -> Sentence:
     return Sentence(text[0].upper() + text[1:], facets)
 
 
-def headline_families(random: Random, families: int, countries: list[str]) -> Iterator[list[Sentence]]:
-    """Headlines; each of a family is the one before it with one part drawn anew."""
+def compose_headline_families(random: Random, families: int, countries: list[str]) -> Iterator[list[Sentence]]:
+    """Yield families of headlines: each headline is the previous one with one part drawn again."""
     phrases = _PHRASES["headlines"]
     draws = {
         "country": lambda: random.choice(countries),
@@ -144,13 +147,19 @@ class Contrast:
         return [self.premise, self.entailed, *self.contradicted]
 
 
-def contrasts(random: Random, number: int) -> Iterator[Contrast]:
-    """Sentences on two participants, two events, two places or a scene."""
-    kinds = {"deeds": _deed, "exchanges": _exchange, "events": _events, "routes": _route, "scenes": _scene_contrast}
+def compose_contrasts(random: Random, number: int) -> Iterator[Contrast]:
+    """Yield contrasts about two participants, two events, two places or a scene."""
+    kinds = {
+        "deeds": _compose_deed,
+        "exchanges": _compose_exchange,
+        "events": _compose_events,
+        "routes": _compose_route,
+        "scenes": _compose_scene_contrast,
+    }
     for _ in range(number):
         (kind,) = random.choices(list(kinds), (3, 2, 1, 1, 3))
         premise, entailed, contradicted = kinds[kind](_PHRASES["encounters"], random)
-        full = random.random() < 0.7  # with capitals and full stops, or with neither
+        full = random.random() < 0.7  # with capitals and periods, or with neither
         texts = (f"{text[0].upper()}{text[1:]}." if full else text for text in (premise, entailed, *contradicted))
         yield Contrast(kind, next(texts), next(texts), list(texts))
 
@@ -158,11 +167,11 @@ def contrasts(random: Random, number: int) -> Iterator[Contrast]:
 _Told = tuple[str, str, list[str]]
 
 
-def _deed(phrases: dict[str, Any], random: Random) -> _Told:
-    """Active and passive say the same, exchanged participants and a negation do not."""
+def _compose_deed(phrases: dict[str, Any], random: Random) -> _Told:
+    """Contrast active and passive, which mean the same, with exchanged participants and a negation, which do not."""
     article, other_article = random.choice((("the", "the"), ("a", "a"), ("the", "a"), ("a", "the")))
     first, second = random.sample(phrases["agents"], 2)
-    a, b = _with_article(article, first), _with_article(other_article, second)
+    a, b = _add_article(article, first), _add_article(other_article, second)
     base, third, past, participle, gerund = random.choice(phrases["deeds"]).split("/")
     active, passive, negated = random.choice(
         (
@@ -176,8 +185,8 @@ def _deed(phrases: dict[str, Any], random: Random) -> _Told:
     return active.format(a, b), passive.format(b, a), contradicted
 
 
-def _exchange(phrases: dict[str, Any], random: Random) -> _Told:
-    """What one does is what the other undergoes."""
+def _compose_exchange(phrases: dict[str, Any], random: Random) -> _Told:
+    """Contrast two verbs for one exchange, such as sell and buy, with exchanged participants."""
     here, there = random.choice(phrases["exchanges"])
     if random.random() < 0.5:
         a, b = (f"the {one}" for one in random.sample(phrases["agents"], 2))
@@ -190,8 +199,8 @@ def _exchange(phrases: dict[str, Any], random: Random) -> _Told:
     return here.format(a=a, b=b, thing=thing), same, turned
 
 
-def _events(phrases: dict[str, Any], random: Random) -> _Told:
-    """One event before another."""
+def _compose_events(phrases: dict[str, Any], random: Random) -> _Told:
+    """Contrast two wordings of the order of two events with its reversal."""
     first, second = (" ".join(event) for event in random.sample(phrases["events"], 2))
     same_order = [f"{first} before {second}", f"{second} after {first}"]
     same_order += [f"before {second}, {first}", f"after {first}, {second}"]
@@ -200,8 +209,8 @@ def _events(phrases: dict[str, Any], random: Random) -> _Told:
     return premise, same, random.sample(turned, 2)
 
 
-def _route(phrases: dict[str, Any], random: Random) -> _Told:
-    """From one city to another."""
+def _compose_route(phrases: dict[str, Any], random: Random) -> _Told:
+    """Contrast two wordings of a trip between two cities with the trip back."""
     x, y = random.sample(_PHRASES["fillers"]["city"], 2)
     mover, there, again = (random.choice(phrases[name]) for name in ("movers", "routes", "returns"))
     here, same, turned, other = (
@@ -211,8 +220,8 @@ def _route(phrases: dict[str, Any], random: Random) -> _Told:
     return here, same, [turned, other]
 
 
-def _scene_contrast(phrases: dict[str, Any], random: Random) -> _Told:
-    """A caption, one that says less, and two that say it is not so."""
+def _compose_scene_contrast(phrases: dict[str, Any], random: Random) -> _Told:
+    """Contrast a caption that follows from another with two that deny it."""
     scenes = _PHRASES["scenes"]
     who = random.choice(list(phrases["broader"]))
     deed = random.choice(scenes["deeds"] if who in scenes["people"] else scenes["animal deeds"])
@@ -231,5 +240,5 @@ def _scene_contrast(phrases: dict[str, Any], random: Random) -> _Told:
     return f"{who} {be} {deed} {place}", entailed, random.sample(contradicted, 2)
 
 
-def _with_article(article: str, noun: str) -> str:
+def _add_article(article: str, noun: str) -> str:
     return f"an {noun}" if article == "a" and noun[0] in "aeiou" else f"{article} {noun}"

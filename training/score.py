@@ -1,4 +1,4 @@
-"""Scores for steering a training, by the metrics of `benchmarks/evaluate.py`."""
+"""Compute the scores that steer a training, with the metrics of `benchmarks/evaluate.py`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import evaluate
 
-# Wordings that `instructions.py` cannot make, from near to far, as whoever uses the model will have their own. Of each
-# facet as many as of the facet it is crossed with.
+# Wordings that `instructions.py` cannot compose, from similar to very different ones, because users of the model will
+# write their own. The two facets of a source have the same number of wordings.
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "sgd": {
         "domain": (
@@ -83,7 +83,7 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-# Sensible instructions, none of which should make a figure worse.
+# Sensible instructions; none of them should make a figure worse.
 _INTENT_WORDINGS = (
     "Represent the customer request for intent recognition: ",
     "Represent the sentence for finding requests with the same aim:",
@@ -97,74 +97,79 @@ _TOPIC_WORDINGS = (
 _SIMILARITY_WORDINGS = ("Represent the sentence for judging how alike two sentences are: ", "Represent the text:")
 _RETRIEVAL_WORDINGS = ("Represent the question for retrieval:", "Represent the document for retrieval:")
 _HELD_OUT_PAIRS = ("medquad", "acl", "openstax-philschatz", "factbook")
-_MOST_TEXTS = 1000
-_MOST_CONTRASTS = 300
+_MAX_TEXTS = 1000
+_MAX_CONTRASTS = 300
 
 Scores = dict[str, float]
 
 
 def score_for_steering(embed: evaluate.Embed, data: Path, corpus: Corpus) -> Scores:
-    """Similarity, contrasts, sensitivity, retrieval and what sensible instructions cost, times 100.
+    """Return scores of similarity, contrasts, sensitivity and retrieval, and the cost of instructions, times 100.
 
-    On STS-B dev, on held-out training texts, and on two sources that nothing is trained on as their licence is
-    CC BY-SA: SGD's training utterances and OpenTriviaQA's questions. A cost is the figure without an instruction less
-    the worst of those with one.
+    The scores use STS-B dev, held-out training texts, and two sources that are excluded from training because their
+    license is CC BY-SA: SGD's training utterances and OpenTriviaQA's questions. The cost of instructions is the figure
+    without an instruction minus the worst figure with a sensible one.
     """
     held_out = corpus.draws["held_out"]
     share_alike: dict[str, list[dict[str, Any]]] = {"sgd": [], "opentrivia": []}
     for row in read_jsonl(data / "train" / "labelled.sa.jsonl.gz"):
         share_alike[row["source"]].append({"text": row["text"], **row["labels"]})
-    labelled = {
+    labeled = {
         source: [
             {"text": corpus.texts[row], **labels} for row, labels in zip(group["rows"], group["labels"], strict=True)
         ]
         for source, group in held_out["facets"].items()
-    } | {source: Random(0).sample(rows, 3 * _MOST_TEXTS) for source, rows in share_alike.items()}
+    } | {source: Random(0).sample(rows, 3 * _MAX_TEXTS) for source, rows in share_alike.items()}
 
-    scores = _similarity(embed, list(read_jsonl(data / "eval" / "sts.stsb.dev.jsonl.gz")))
-    scores |= contrasts(embed, corpus)
+    scores = _score_similarity(embed, list(read_jsonl(data / "eval" / "sts.stsb.dev.jsonl.gz")))
+    scores |= score_contrasts(embed, corpus)
     for source, wordings in WORDINGS.items():
-        rows = [row for row in labelled[source] if wordings.keys() <= row.keys()][:_MOST_TEXTS]
-        scores |= {f"{source} {name}": score for name, score in _sensitivity(embed, rows, wordings).items()}
+        rows = [row for row in labeled[source] if wordings.keys() <= row.keys()][:_MAX_TEXTS]
+        scores |= {f"{source} {name}": score for name, score in _score_sensitivity(embed, rows, wordings).items()}
     for source in ("clinc150", "hwu64"):
-        rows = [row for row in labelled[source] if "intent" in row]
-        scores |= _with_cost(f"1-NN {source}", _nearest(embed, rows, "intent"), _INTENT_WORDINGS)
-    scores |= _with_cost("opentrivia", _clustered(embed, labelled["opentrivia"], "topic"), _TOPIC_WORDINGS)
+        rows = [row for row in labeled[source] if "intent" in row]
+        scores |= _score_with_cost(f"1-NN {source}", _make_nearest_scorer(embed, rows, "intent"), _INTENT_WORDINGS)
+    scores |= _score_with_cost(
+        "opentrivia", _make_cluster_scorer(embed, labeled["opentrivia"], "topic"), _TOPIC_WORDINGS
+    )
     for name, group in held_out["pairs"].items():
         if (source := name.split(":")[0]) in _HELD_OUT_PAIRS:
-            scores |= _retrieval(embed, source, corpus.texts, dict(group["rows"][:250]))  # each query once
+            scores |= _score_retrieval(embed, source, corpus.texts, dict(group["rows"][:250]))  # each query once
     return {name: round(float(value), 1) for name, value in scores.items()}
 
 
-def contrasts(embed: evaluate.Embed, corpus: Corpus) -> Scores:
-    """How often what follows from a sentence is nearer to it than what contradicts a sentence is to that one (AUC).
+def score_contrasts(embed: evaluate.Embed, corpus: Corpus) -> Scores:
+    """Return the AUC of each kind of contrast, and the mean cosine of sentences and their copies for each change.
 
-    And mean cosines of sentences and their changed copies.
+    The AUC compares across premises: it is how often a sentence that follows from its premise is nearer to that premise
+    than a sentence that contradicts its premise is to its own.
     """
     scores = {}
     for kind, families in corpus.draws["held_out"]["contrasts"].items():
-        premise, entailed, *contradicted = _columns(embed, corpus, families)
+        premise, entailed, *contradicted = _embed_columns(embed, corpus, families)
         near, *far = ((premise * other).sum(1) for other in (entailed, *contradicted))
         labels = [1] * len(near) + [0] * sum(map(len, far))
         scores[f"AUC {kind}"] = 100 * roc_auc_score(labels, np.concatenate([near, *far]))
     for change, families in corpus.draws["held_out"]["changed"].items():
-        sentence, copy = _columns(embed, corpus, families)
+        sentence, copy = _embed_columns(embed, corpus, families)
         scores[f"cosine {change}"] = 100 * (sentence * copy).sum(1).mean()
     return scores
 
 
-def _columns(embed: evaluate.Embed, corpus: Corpus, families: list[list[int]]) -> list[evaluate.Vectors]:
-    """The vectors of the families' first texts, of their second ones, ..."""
-    columns = zip(*families[:_MOST_CONTRASTS], strict=True)
+def _embed_columns(embed: evaluate.Embed, corpus: Corpus, families: list[list[int]]) -> list[evaluate.Vectors]:
+    """Return the vectors of the first texts of the families, those of the second texts, and so on."""
+    columns = zip(*families[:_MAX_CONTRASTS], strict=True)
     return [embed("", [corpus.texts[row] for row in column]) for column in columns]
 
 
-def _similarity(embed: evaluate.Embed, rows: list[dict[str, Any]]) -> Scores:
-    return _with_cost("stsb_dev", lambda wording: evaluate.similarity(embed, rows, wording), _SIMILARITY_WORDINGS)
+def _score_similarity(embed: evaluate.Embed, rows: list[dict[str, Any]]) -> Scores:
+    return _score_with_cost("stsb_dev", lambda wording: evaluate.similarity(embed, rows, wording), _SIMILARITY_WORDINGS)
 
 
-def _sensitivity(embed: evaluate.Embed, rows: list[dict[str, Any]], wordings: dict[str, tuple[str, ...]]) -> Scores:
-    """Median and worst over the wordings, of two facets the first with the first, and so on."""
+def _score_sensitivity(
+    embed: evaluate.Embed, rows: list[dict[str, Any]], wordings: dict[str, tuple[str, ...]]
+) -> Scores:
+    """Return the median and the worst sensitivity over the wordings; the n-th wordings of both facets are paired."""
     found = [
         evaluate.sensitivity(embed, rows, dict(zip(wordings, pair, strict=True)))["sensitivity"]
         for pair in zip(*wordings.values(), strict=True)
@@ -172,8 +177,11 @@ def _sensitivity(embed: evaluate.Embed, rows: list[dict[str, Any]], wordings: di
     return {"sensitivity": statistics.median(found), "worst sensitivity": min(found)}
 
 
-def _nearest(embed: evaluate.Embed, rows: list[dict[str, Any]], label: str) -> Callable[[str], float]:
-    """How often a text's nearest neighbor has its label; labels of one text are left out."""
+def _make_nearest_scorer(embed: evaluate.Embed, rows: list[dict[str, Any]], label: str) -> Callable[[str], float]:
+    """Return a function that computes how often a text's nearest neighbor has the same label.
+
+    Labels that only one text has are left out.
+    """
     count = Counter(row[label] for row in rows)
     rows = [row for row in rows if count[row[label]] > 1]
     labels = np.array([row[label] for row in rows])
@@ -187,8 +195,8 @@ def _nearest(embed: evaluate.Embed, rows: list[dict[str, Any]], label: str) -> C
     return score
 
 
-def _clustered(embed: evaluate.Embed, rows: list[dict[str, Any]], label: str) -> Callable[[str], float]:
-    """V-measure of k-means."""
+def _make_cluster_scorer(embed: evaluate.Embed, rows: list[dict[str, Any]], label: str) -> Callable[[str], float]:
+    """Return a function that computes the v-measure of k-means clusters."""
     labels = [row[label] for row in rows]
 
     def score(wording: str) -> float:
@@ -199,7 +207,7 @@ def _clustered(embed: evaluate.Embed, rows: list[dict[str, Any]], label: str) ->
     return score
 
 
-def _retrieval(embed: evaluate.Embed, source: str, texts: Sequence[str], pairs: dict[int, int]) -> Scores:
+def _score_retrieval(embed: evaluate.Embed, source: str, texts: Sequence[str], pairs: dict[int, int]) -> Scores:
     passages = list(dict.fromkeys(pairs.values()))
     right = [{passages.index(row)} for row in pairs.values()]
 
@@ -211,6 +219,6 @@ def _retrieval(embed: evaluate.Embed, source: str, texts: Sequence[str], pairs: 
     return {f"hit@1 {source}": plain, f"cost hit@1 {source}": plain - score(*_RETRIEVAL_WORDINGS)}
 
 
-def _with_cost(name: str, score: Callable[[str], float], wordings: Sequence[str]) -> Scores:
+def _score_with_cost(name: str, score: Callable[[str], float], wordings: Sequence[str]) -> Scores:
     plain = score("")
     return {name: plain, f"cost {name}": plain - min(map(score, wordings))}

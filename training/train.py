@@ -1,11 +1,12 @@
-"""Train the student: warm up, then a stable rate for as long as there is time; decay on a branch.
+"""Train the student: warm up, train at a constant rate for as long as you like, and let the rate decay on a branch.
 
-    python training/train.py DATA RUN                              train on, from the last checkpoint if there is one
-    python training/train.py DATA RUN --start FOLDER               the same, but begin with an exported model's weights
-    python training/train.py DATA RUN --decay BRANCH --steps N     from RUN's checkpoint let the rate fall to zero
+    python training/train.py DATA RUN                    train, from the last checkpoint if there is one
+    python training/train.py DATA RUN --start FOLDER     the same, but start with the weights of an exported model
+    python training/train.py DATA RUN --name BRANCH --decay main --steps N
+                                                         branch off main's checkpoint and let the rate fall to zero
 
-Send SIGTERM to stop after the step in hand, with a checkpoint. Every step's batch follows from its number,
-so a run goes on as if it had never stopped.
+Send SIGTERM to stop after the current step and write a checkpoint. The batch of each step depends only on its number
+and the seed, so a resumed run continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from batches import GRIDS_A_STEP, Batches, Contrasts, Distilled, Grid, Pairs
+from batches import GRIDS_PER_STEP, Batches, Contrasts, Distilled, Grid, Pairs
 from corpus import Corpus
 from export import read_checkpoint
 from losses import distillation, family_error, grid_contrast, meaning_contrast, pair_contrast
-from model import Shape, Student, padded
+from model import Shape, Student, pad
 from score import evaluate, score_for_steering
 from teacher import Teacher, TeacherVectors
 from torch import Tensor
 
 WARMUP_STEPS = 50
-RATES = {"matrices": 0.004, "others": 0.003}  # Muon's and AdamW's
+RATES = {"matrices": 0.004, "others": 0.003}  # of Muon and of AdamW
 WEIGHTS = {
     "kl": 0.2,
     "family": 0.3,
@@ -52,7 +53,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Run:
-    """A student in training, its optimisers and its folder."""
+    """A student in training, with its optimizers and its folder."""
 
     def __init__(self, folder: Path, corpus: Corpus, teacher: TeacherVectors, *, grids: bool) -> None:
         self.folder = folder
@@ -62,27 +63,28 @@ class Run:
         matrices = [module.weight for module in self.student.modules() if isinstance(module, torch.nn.Linear)]
         by_muon = set(matrices)
         others = [parameter for parameter in self.student.parameters() if parameter not in by_muon]
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
             "matrices": torch.optim.Muon(matrices, lr=RATES["matrices"], weight_decay=0.0),
             "others": torch.optim.AdamW(others, lr=RATES["others"], weight_decay=0.0, betas=(0.9, 0.98), fused=True),
         }
         self.step = 0
-        self.first_step = 0  # where a decay began
+        self.first_step = 0  # the step at which a decay began
         self.tokens = 0
-        self.seconds = 0.0  # of the processor: pauses and other processes do not count
+        self.seconds = 0.0  # CPU time, so pauses and other processes do not count
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
         self.student.load_state_dict(state["student"])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimisers"][name])
         self.step, self.first_step = state["step"], state["first_step"]
         self.tokens, self.seconds = state["tokens"], state["seconds"]
 
     def save(self) -> None:
         state = {
             "student": self.student.state_dict(),
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            # The spelling of this key matches the checkpoints that exist.
+            "optimisers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "step": self.step,
             "first_step": self.first_step,
             "tokens": self.tokens,
@@ -99,10 +101,10 @@ class Run:
             file.write(line + "\n")
 
     def train_step(self, rate: float) -> dict[str, float]:
-        """One step at this share of the full learning rates; returns its losses."""
+        """Train one step at this fraction of the full learning rates, and return its losses."""
         start = time.process_time()
-        parts = self.batches.step(self.step)
-        batches, back = self.batches.batches([sequence for _, sequences in parts for sequence in sequences])
+        parts = self.batches.draw_step(self.step)
+        batches, back = self.batches.pad([sequence for _, sequences in parts for sequence in sequences])
         with torch.autocast("cpu", torch.bfloat16):
             vectors = self.student(batches)[back]
         losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
@@ -114,32 +116,32 @@ class Run:
                 case Contrasts(rows):
                     losses |= meaning_contrast(embedded, self.teacher[rows.flatten()], len(rows))
                 case Grid(rows, labels, is_content):
-                    losses["grid"] += grid_contrast(embedded, labels) / GRIDS_A_STEP
+                    losses["grid"] += grid_contrast(embedded, labels) / GRIDS_PER_STEP
                     for vectors in compress(embedded.chunk(2), is_content):
                         distance = 1 - (vectors * self.teacher[rows]).sum(-1).mean()
-                        losses["grids' cosine"] += distance / GRIDS_A_STEP
+                        losses["grids' cosine"] += distance / GRIDS_PER_STEP
                 case Pairs(rows):
                     losses |= pair_contrast(embedded, self.teacher[rows])
         total = sum(WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items())
         total.backward()
-        for name, optimiser in self.optimisers.items():
-            for group in optimiser.param_groups:
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
                 group["lr"] = rate * RATES[name]
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         self.tokens += sum(int(batch.lengths.sum()) for batch in batches)
         self.seconds += time.process_time() - start
         return {name: loss.item() for name, loss in losses.items()}
 
 
-def embedder(student: Student, corpus: Corpus) -> evaluate.Embed:
-    """The student's vectors of any texts under an instruction."""
+def make_embedder(student: Student, corpus: Corpus) -> evaluate.Embed:
+    """Return a function that embeds texts under an instruction with the student."""
 
     @torch.inference_mode()
     def embed(instruction: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        before, after = zip(*(corpus.instructed(instruction, text) for text in texts), strict=True)
-        batches, back = padded(before, after)
+        before, after = zip(*(corpus.encode_with_instruction(instruction, text) for text in texts), strict=True)
+        batches, back = pad(before, after)
         with torch.autocast("cpu", torch.bfloat16):
             return np.concatenate([student([batch]).numpy() for batch in batches])[back]
 
@@ -147,10 +149,11 @@ def embedder(student: Student, corpus: Corpus) -> evaluate.Embed:
 
 
 @torch.no_grad()
-def initialise_from_teacher(student: Student, teacher: Teacher, corpus: Corpus) -> None:
-    """Start as the static model that the teacher's vectors of single pieces make.
+def initialize_from_teacher(student: Student, teacher: Teacher, corpus: Corpus) -> None:
+    """Initialize the student as a static model, from the teacher's vectors of single vocabulary pieces.
 
-    Dense is the basis of the teacher's principal components, a piece's embedding its vector's coordinates.
+    Dense is the basis of the teacher's principal components. The embedding of a piece holds the coordinates of its
+    vector in that basis.
     """
     pieces = torch.from_numpy(teacher.embed(corpus.pieces()).astype("float32"))
     sample = torch.from_numpy(teacher.embed(corpus.texts[:: len(corpus.texts) // 2000]).astype("float32"))
@@ -162,13 +165,13 @@ def initialise_from_teacher(student: Student, teacher: Teacher, corpus: Corpus) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="for its eval/sts.stsb.dev.jsonl.gz")
+    parser.add_argument("data", type=Path, help="the data folder, for the scores that steer the training")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--name", default="main", help="of the training, a folder in RUN")
+    parser.add_argument("--name", default="main", help="name of the training and of its folder in RUN")
     parser.add_argument("--decay", metavar="NAME", help="branch off NAME's checkpoint and let the rate fall to zero")
-    parser.add_argument("--start", type=Path, metavar="FOLDER", help="an exported model to begin with")
-    parser.add_argument("--steps", type=int, help="stop after so many steps; the decay's length")
-    parser.add_argument("--no-grids", action="store_true", help="the same recipe without what teaches instructions")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="an exported model whose weights to start with")
+    parser.add_argument("--steps", type=int, help="stop after this many steps; with --decay, its length")
+    parser.add_argument("--no-grids", action="store_true", help="train without the grids that teach instructions")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -187,7 +190,7 @@ def main() -> None:
     elif arguments.start:
         read_checkpoint(run.student, arguments.start)
     else:
-        initialise_from_teacher(run.student, teacher.teacher, corpus)
+        initialize_from_teacher(run.student, teacher.teacher, corpus)
     last = run.first_step + arguments.steps if arguments.steps else None
     stopping = False
 
@@ -207,7 +210,7 @@ def main() -> None:
             run.log(**{name: round(sum(some) / len(some), 4) for name, some in losses.items()})
             losses.clear()
         if run.step % STEPS_TO_SCORE == 0 or run.step == last:
-            run.log(**score_for_steering(embedder(run.student, corpus), arguments.data, corpus))
+            run.log(**score_for_steering(make_embedder(run.student, corpus), arguments.data, corpus))
         if time.monotonic() - saved > SECONDS_TO_CHECKPOINT:
             run.save()
             saved = time.monotonic()

@@ -1,8 +1,8 @@
-"""The student's vocabulary: a case-folding sentencepiece model over the training texts.
+"""Train the student's vocabulary, a case-folding sentencepiece model, on the training texts.
 
     python training/vocabulary.py DATA RUN
 
-reads ``DATA/train/texts.open.jsonl.gz`` and writes ``RUN/spiece.model``.
+The script reads ``DATA/train/texts.open.jsonl.gz`` and writes ``RUN/spiece.model``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import sentencepiece
 from corpus import read_jsonl
 from model import Shape
 
-EXTRA_IDS = 100  # T5's <extra_id_0> .. <extra_id_99>, which stand behind the pieces
-MOST_TEXTS_OF_A_SOURCE = 20_000  # or textbooks and abstracts, half of all characters, would decide
+EXTRA_IDS = 100  # T5's <extra_id_0> .. <extra_id_99>, which come after the pieces
+MAX_TEXTS_PER_SOURCE = 20_000  # otherwise textbooks and abstracts, half of all characters, would dominate
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         vocab_size=Shape.vocab_size - EXTRA_IDS,
         character_coverage=0.9998,
         normalization_rule_name="nmt_nfkc_cf",  # folds case, as the uncased teacher does
-        pad_id=0,  # T5's order of special pieces
+        pad_id=0,  # the special pieces in T5's order
         eos_id=1,
         unk_id=2,
         bos_id=-1,
@@ -46,7 +46,7 @@ def _sample(data: Path) -> list[str]:
         by_source.setdefault(row["source"], []).append(row["text"])
     shuffle = random.Random(0)
     return [
-        text for texts in by_source.values() for text in shuffle.sample(texts, min(len(texts), MOST_TEXTS_OF_A_SOURCE))
+        text for texts in by_source.values() for text in shuffle.sample(texts, min(len(texts), MAX_TEXTS_PER_SOURCE))
     ]
 
 

@@ -26,11 +26,11 @@ import score
 import sentencepiece
 from batches import Batches, FacetTexts, Grid
 from corpus import Corpus
-from export import export, read_checkpoint, rotated
-from instructions import EVALUATED, bare, for_facet, general
+from export import export, read_checkpoint, rotate
+from instructions import EVALUATED, compose_for_facet, compose_general, strip_form
 from losses import family_error, meaning_contrast
-from model import Shape, Student, padded
-from phrases import contrasts
+from model import Shape, Student, pad
+from phrases import compose_contrasts
 
 COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 TINY_SHAPE = Shape(vocab_size=1024, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dimension=24)
@@ -52,7 +52,7 @@ def test_grid_fills_every_cell_alike():
     texts = FacetTexts(**group)
     assert set(texts.crossings) == {("colour", "shape"), ("hue", "shape")}
     for seed in range(10):
-        (a, b), rows, (labels_a, labels_b) = texts.grid(Random(seed))
+        (a, b), rows, (labels_a, labels_b) = texts.draw_grid(Random(seed))
         assert len(set(rows)) == len(rows)
         cells = np.zeros((labels_a.max() + 1, labels_b.max() + 1), int)
         np.add.at(cells, (labels_a, labels_b), 1)
@@ -67,7 +67,7 @@ def test_grid_survives_empty_cells():
     group = labelled(copies=2)
     kept = [i for i, found in enumerate(group["labels"]) if (found["colour"], found["shape"]) != ("red", "ring")]
     texts = FacetTexts([group["rows"][i] for i in kept], [group["labels"][i] for i in kept])
-    _, rows, (labels_a, labels_b) = texts.grid(Random(0))
+    _, rows, (labels_a, labels_b) = texts.draw_grid(Random(0))
     assert len(rows) == len(labels_a) == len(labels_b) == 22
 
 
@@ -85,7 +85,7 @@ def corpus():
 
 
 def test_grid_puts_the_same_texts_under_both_instructions(corpus):
-    parts = Batches(corpus, grids=True).step(1)
+    parts = Batches(corpus, grids=True).draw_step(1)
     grid, lines = parts[2]
     assert isinstance(grid, Grid)
     (first, rows), (second, again) = (zip(*half, strict=True) for half in (lines[:4], lines[4:]))
@@ -100,9 +100,9 @@ def test_grid_puts_the_same_texts_under_both_instructions(corpus):
 def test_step_follows_from_its_number_alone(corpus):
     ran, resumed = (Batches(corpus, grids=True) for _ in range(2))
     for number in range(6):
-        ran.step(number)
-    assert [lines for _, lines in ran.step(6)] == [lines for _, lines in resumed.step(6)]
-    assert [len(Batches(corpus, grids=False).step(number)) for number in (0, 1)] == [3, 2]
+        ran.draw_step(number)
+    assert [lines for _, lines in ran.draw_step(6)] == [lines for _, lines in resumed.draw_step(6)]
+    assert [len(Batches(corpus, grids=False).draw_step(number)) for number in (0, 1)] == [3, 2]
 
 
 def test_nested_grid_parts_the_narrow_labels_within_the_wide_ones():
@@ -112,7 +112,7 @@ def test_nested_grid_parts_the_narrow_labels_within_the_wide_ones():
     assert texts.nestings == [("intent", "domain")]
     assert texts.crossings == []
     for seed in range(10):
-        (narrow, wide), rows, (intents, domains) = texts.grid(Random(seed))
+        (narrow, wide), rows, (intents, domains) = texts.draw_grid(Random(seed))
         assert (narrow, wide) == ("intent", "domain")
         assert len(set(rows)) == len(rows) == 60
         assert np.bincount(domains).tolist() == [20] * 3
@@ -148,44 +148,44 @@ def test_meaning_contrast_prefers_what_follows():
 @pytest.mark.parametrize(
     ("change", "sentence", "changed"),
     [
-        (minimal_pairs.negated, "The door is open.", "The door is not open."),
-        (minimal_pairs.negated, "It has been seen.", "It has not been seen."),
-        (minimal_pairs.negated, "They do not agree.", "They do agree."),
-        (minimal_pairs.negated, "She can't swim.", "She can swim."),
-        (minimal_pairs.negated, "I haven't seen it.", "I have seen it."),
-        (minimal_pairs.negated, "He never called.", "He called."),
-        (minimal_pairs.negated, "There is no bread.", "There is some bread."),
-        (minimal_pairs.negated, "There is a dog in the yard.", "There is no dog in the yard."),
-        (minimal_pairs.negated, "Is it raining?", None),  # what asks has no negation that says otherwise
-        (minimal_pairs.exchanged, "The dog chased a man.", "The man chased a dog."),
-        (minimal_pairs.exchanged, "An owl is near the cat.", "A cat is near the owl."),
-        (minimal_pairs.exchanged, "We drove by car to Rome, not to Milan.", "We drove by car to Milan, not to Rome."),
-        (minimal_pairs.exchanged, "I like the dog and the cat.", None),
-        (minimal_pairs.reordered, "a flight from Boston to Denver", "a flight from Denver to Boston"),
-        (minimal_pairs.reordered, "After lunch she left.", "Before lunch she left."),
-        (minimal_pairs.reordered, "It is larger than mine.", "It is smaller than mine."),
-        (minimal_pairs.opposed, "The shop opened.", "The shop closed."),
-        (minimal_pairs.opposed, "Cheap paper", "Expensive paper"),
-        (minimal_pairs.renumbered, "No number", None),
-        (minimal_pairs.renamed, "she met Anna Smith in March", "she met Berlin in March"),
+        (minimal_pairs.negate, "The door is open.", "The door is not open."),
+        (minimal_pairs.negate, "It has been seen.", "It has not been seen."),
+        (minimal_pairs.negate, "They do not agree.", "They do agree."),
+        (minimal_pairs.negate, "She can't swim.", "She can swim."),
+        (minimal_pairs.negate, "I haven't seen it.", "I have seen it."),
+        (minimal_pairs.negate, "He never called.", "He called."),
+        (minimal_pairs.negate, "There is no bread.", "There is some bread."),
+        (minimal_pairs.negate, "There is a dog in the yard.", "There is no dog in the yard."),
+        (minimal_pairs.negate, "Is it raining?", None),  # what asks has no negation that says otherwise
+        (minimal_pairs.exchange, "The dog chased a man.", "The man chased a dog."),
+        (minimal_pairs.exchange, "An owl is near the cat.", "A cat is near the owl."),
+        (minimal_pairs.exchange, "We drove by car to Rome, not to Milan.", "We drove by car to Milan, not to Rome."),
+        (minimal_pairs.exchange, "I like the dog and the cat.", None),
+        (minimal_pairs.reorder, "a flight from Boston to Denver", "a flight from Denver to Boston"),
+        (minimal_pairs.reorder, "After lunch she left.", "Before lunch she left."),
+        (minimal_pairs.reorder, "It is larger than mine.", "It is smaller than mine."),
+        (minimal_pairs.replace_with_opposite, "The shop opened.", "The shop closed."),
+        (minimal_pairs.replace_with_opposite, "Cheap paper", "Expensive paper"),
+        (minimal_pairs.renumber, "No number", None),
+        (minimal_pairs.rename, "she met Anna Smith in March", "she met Berlin in March"),
     ],
 )
 def test_minimal_pair(change, sentence, changed):
-    arguments = (["Berlin"],) if change is minimal_pairs.renamed else ()
+    arguments = (["Berlin"],) if change is minimal_pairs.rename else ()
     assert change(sentence, *arguments, Random(0)) == changed
 
 
 def test_changed_number_has_as_many_digits():
     for seed in range(20):
-        changed = minimal_pairs.renumbered("It took 250 days.", Random(seed))
+        changed = minimal_pairs.renumber("It took 250 days.", Random(seed))
         assert re.fullmatch(r"It took [1-9]\d\d days\.", changed)
         assert changed != "It took 250 days."
-        assert minimal_pairs.renumbered("Two dogs", Random(seed)) not in ("Two dogs", None)
+        assert minimal_pairs.renumber("Two dogs", Random(seed)) not in ("Two dogs", None)
 
 
 def test_families_of_minimal_pairs_share_out_the_sentences():
     bases = [f"The dog is {n} years old, and the man was here before the cat." for n in range(20, 60)]
-    made = minimal_pairs.families(bases, {"negation": 5, "numbers": 10, "names": 3}, Random(0))
+    made = minimal_pairs.make_families(bases, {"negation": 5, "numbers": 10, "names": 3}, Random(0))
     assert {change: len(families) for change, families in made.items()} == {"negation": 5, "numbers": 10, "names": 0}
     firsts = [family[0] for families in made.values() for family in families]
     assert len(set(firsts)) == len(firsts) == 15
@@ -194,12 +194,12 @@ def test_families_of_minimal_pairs_share_out_the_sentences():
 
 
 def test_contrasts_turn_the_premise_round():
-    for contrast in contrasts(Random(0), 300):
+    for contrast in compose_contrasts(Random(0), 300):
         assert len({*contrast.texts}) == 4
         if contrast.kind in ("deeds", "exchanges", "events", "routes"):
             words = [sorted(re.findall(r"\w+", text.lower())) for text in (contrast.premise, *contrast.contradicted)]
             assert words[0] == words[1] or words[0] == words[2] or contrast.kind == "events"
-    kinds = Counter(contrast.kind for contrast in contrasts(Random(0), 300))
+    kinds = Counter(contrast.kind for contrast in compose_contrasts(Random(0), 300))
     assert min(kinds.values()) > 10
     assert len(kinds) == 5
 
@@ -208,16 +208,16 @@ def test_scores_of_contrasts_and_changed_copies():
     vectors = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0], [0.6, 0, 0.8], [0, 1, 0], [0, 0.9, 0.1**0.5]])
     held_out = {"contrasts": {"deeds": [[0, 1, 2, 3], [4, 5, 1, 1]]}, "changed": {"negation": [[0, 1], [0, 2]]}}
     corpus = SimpleNamespace(texts=list("012345"), draws={"held_out": held_out})
-    scores = score.contrasts(lambda _, texts: vectors[list(map(int, texts))], corpus)
+    scores = score.score_contrasts(lambda _, texts: vectors[list(map(int, texts))], corpus)
     assert scores == pytest.approx({"AUC deeds": 100, "cosine negation": 70})
     held_out["contrasts"]["deeds"].append([0, 3, 1, 1])  # what contradicts is nearer than what follows
-    scores = score.contrasts(lambda _, texts: vectors[list(map(int, texts))], corpus)
+    scores = score.score_contrasts(lambda _, texts: vectors[list(map(int, texts))], corpus)
     assert scores["AUC deeds"] == pytest.approx(100 * 13 / 18)  # of 18 comparisons, ties as halves
 
 
 def test_cost_is_of_the_worst_wording():
     figures = {"": 80.0, "by topic: ": 82.0, "theme:": 77.0}
-    assert score._with_cost("news", figures.__getitem__, ["by topic: ", "theme:"]) == {"news": 80, "cost news": 3}
+    assert score._score_with_cost("news", figures.__getitem__, ["by topic: ", "theme:"]) == {"news": 80, "cost news": 3}
 
 
 def test_each_wording_has_one_of_the_other_facet():
@@ -228,17 +228,19 @@ def test_each_wording_has_one_of_the_other_facet():
 
 def test_instructions_of_the_evaluation_and_of_steering_are_never_made():
     random = Random(0)
-    steering = {bare(one) for wordings in score.WORDINGS.values() for some in wordings.values() for one in some}
-    assert bare("Represent the statement: ") in EVALUATED
-    assert bare("Represent the Wikipedia document for retrieval; Input: ") in EVALUATED
-    made = {bare(general(source, random)) for source in ("clinc150", "headlines", "any") for _ in range(3000)}
+    steering = {strip_form(one) for wordings in score.WORDINGS.values() for some in wordings.values() for one in some}
+    assert strip_form("Represent the statement: ") in EVALUATED
+    assert strip_form("Represent the Wikipedia document for retrieval; Input: ") in EVALUATED
+    made = {
+        strip_form(compose_general(source, random)) for source in ("clinc150", "headlines", "any") for _ in range(3000)
+    }
     for source, facet in (
         ("dialogues", "service"),
         ("dialogues", "act"),
         ("clinc150", "intent"),
         ("goemotions", "emotion"),
     ):
-        made |= {bare(for_facet(source, facet, random)) for _ in range(3000)}
+        made |= {strip_form(compose_for_facet(source, facet, random)) for _ in range(3000)}
     assert len(made) > 10_000
     assert not made & (EVALUATED | steering)
 
@@ -257,10 +259,10 @@ def test_instruction_without_a_blank_has_the_tokens_of_the_joined_text(tmp_path)
     np.save(folder / "offsets.npy", np.array([0, len(ids)]))
     corpus = Corpus(tmp_path)
     for instruction in ("", "Represent the text: ", "Represent the text:", "for retrieval", "A text. "):
-        before, after = corpus.instructed_row(instruction, 0)
+        before, after = corpus.encode_row(instruction, 0)
         assert [*before, *after] == processor.encode(instruction + text)
         assert len(before) == len(processor.encode(instruction.strip()))
-        assert all(map(np.array_equal, corpus.instructed(instruction, text), (before, after)))
+        assert all(map(np.array_equal, corpus.encode_with_instruction(instruction, text), (before, after)))
 
 
 @pytest.fixture
@@ -278,11 +280,11 @@ def student():
 def random_batches():
     lengths = np.random.default_rng(0).integers(1, 40, 30)
     after = [np.random.default_rng(n).integers(3, 1000, n).astype(np.uint16) for n in lengths]
-    return padded([ids[: len(ids) // 3] for ids in after], after)[0]
+    return pad([ids[: len(ids) // 3] for ids in after], after)[0]
 
 
 def test_rotated_student_is_the_same_function(student):
-    batches, turned = random_batches(), rotated(student)
+    batches, turned = random_batches(), rotate(student)
     with torch.inference_mode():
         np.testing.assert_allclose(turned(batches).numpy(), student(batches).numpy(), atol=1e-5)
     assert all((norm == 1).all() for name, norm in turned.named_parameters() if "norm" in name)
@@ -294,7 +296,7 @@ def test_exported_weights_are_read_back(student, tmp_path):
     export(student, TINY / "spiece.model", tmp_path / "exported")
     again = Student(TINY_SHAPE)
     read_checkpoint(again, tmp_path / "exported")
-    for ours, theirs in zip(again.parameters(), rotated(student).parameters(), strict=True):
+    for ours, theirs in zip(again.parameters(), rotate(student).parameters(), strict=True):
         assert torch.equal(ours, theirs.half().float())
 
 
@@ -304,7 +306,7 @@ def test_exported_student_embeds_as_the_student(student, tmp_path):
 
     instruction, texts = "Represent the sentence: ", ["A dog.", "Two cats sleep on a red sofa.", "", "Yes " * 60]
     before, *after = (ids[:-1].astype(np.uint16) for ids in model._tokenizer.encode([instruction, *texts]))
-    batches, back = padded([before] * len(texts), after)
+    batches, back = pad([before] * len(texts), after)
     read_checkpoint(student, tmp_path / "exported")  # in float16, as exported
     with torch.inference_mode():
         ours = student(batches)[back].numpy()
