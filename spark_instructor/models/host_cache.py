@@ -233,7 +233,7 @@ def _check_installed(location: ModelLocation, model: PreparedModel, folder: Path
 
 def _find_archive(location: ModelLocation) -> Path:
     """Return the folder that Spark unpacked for this executor, or the archive itself if it was not unpacked."""
-    places = [Path(folder, str(location.archive)).absolute() for folder in _list_archive_folders()]
+    places = [Path(folder, str(location.archive)).absolute() for folder in list_archive_folders()]
     for place in places:
         if is_prepared(place) or zipfile.is_zipfile(place):
             return place
@@ -244,7 +244,7 @@ def _find_archive(location: ModelLocation) -> Path:
     )
 
 
-def _list_archive_folders() -> list[str | Path]:
+def list_archive_folders() -> list[str | Path]:
     """List the folders in which Spark and the kinds of Databricks compute put the archives of a session."""
     from pyspark import SparkFiles, TaskContext
 

@@ -245,10 +245,11 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
     the ``dimension`` and Spark NLP's ``ref``, and under ``spark_instructor`` the model, its revision, its precision and
     the instruction, so that a search can embed its query in the same way.
 
-    The driver prepares the model at the first `transform` or save, and each Python worker loads it once. No action
-    embeds a row more than once, except a sort, which Spark starts by sampling its input. Spark applies a filter on
-    other columns before the embedding even if the filter comes after this stage, and an action that does not need
-    the output, such as `count`, embeds nothing.
+    The driver prepares the model at the first `transform` or save, and each Python worker loads it once. An
+    action embeds a row once per mention of the frame in its plan: twice for a sort, which Spark starts by sampling its
+    input, and for a join of the frame with itself. Write or cache the result first if that matters. Spark applies a
+    filter on other columns before the embedding even if the filter comes after this stage, and an action that does not
+    need the output, such as `count`, embeds nothing.
 
     `transform` raises ValueError on the driver if a column is missing or has the wrong type or annotatorType, if an
     output column exists already, if the numbers of input and output columns differ, if the token limit is greater
