@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+ENVIRONMENTS := .venv .venv35 .venv40 .venvfloors .venvfloors-milvus
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel test-floors \
@@ -41,7 +42,7 @@ test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 
 # The tests of what calls the libraries whose oldest versions pyproject.toml promises. Milvus has its own environment.
 AT_FLOORS := unit/cli unit/encoder unit/models unit/stages unit/test_import.py unit/test_udf.py unit/test_worker.py \
-	spark/stages/test_goldens.py
+	$(addprefix spark/stages/,test_embeddings.py test_goldens.py)
 AT_MILVUS_FLOORS := unit/milvus spark/milvus
 
 test-floors: java .venvfloors/ready .venvfloors-milvus/ready ## run the tests on the oldest versions of other libraries
@@ -81,8 +82,8 @@ docs: .venv/ready ## build the documentation into docs/_build/html
 	@echo "Built docs/_build/html/index.html"
 
 clean: ## remove the environments and whatever tools left behind
-	rm -rf .venv .venv35 .venv40 .venv-wheel .venvfloors .venvfloors-milvus build dist docs/_build docs/api *.egg-info .mypy_cache .pytest_cache \
-		.ruff_cache .import_linter_cache .hypothesis spark-warehouse metastore_db derby.log artifacts
+	rm -rf $(ENVIRONMENTS) .venv-wheel build dist docs/_build docs/api *.egg-info .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache .hypothesis spark-warehouse metastore_db derby.log artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Those of the older Sparks run tests alone. The extra of 3.5 wants numpy 1, for a Connect server that it lacks.
@@ -92,7 +93,7 @@ clean: ## remove the environments and whatever tools left behind
 
 # milvus-lite needs a newer numpy and a newer pyarrow than the floors, so Milvus has an environment of its own. The other
 # one does without pymilvus.model, which the test extra would bring, and which imports requests without requiring it.
-.venvfloors/ready: NEEDS := -e '.[spark,hub]' hypothesis psutil 'pytest>=8' pytest-timeout
+.venvfloors/ready: NEEDS := -e '.[spark,hub]' hypothesis psutil 'pytest>=9' pytest-timeout
 .venvfloors-milvus/ready: NEEDS := -e '.[spark,milvus,test]' requests
 
 # Python 3.10 is a floor too, so it is used if PATH or pyenv has it.
@@ -104,7 +105,7 @@ FLOORS_PYTHON ?= $(or $(shell python3.10 -c 'import sys; print(sys.executable)' 
 .venv/ready .venv35/ready .venv40/ready: constraints.txt
 .venvfloors/ready: floors.txt
 .venvfloors-milvus/ready: floors-milvus.txt
-.venv/ready .venv35/ready .venv40/ready .venvfloors/ready .venvfloors-milvus/ready: %/ready: pyproject.toml Makefile | python
+$(ENVIRONMENTS:%=%/ready): %/ready: pyproject.toml Makefile | python
 	@test -x $*/bin/pip || { echo "Making $* with $(VENV_PYTHON)"; $(VENV_PYTHON) -m venv $*; }
 	@echo "Installing the package and its tools into $*; the first time takes minutes"
 	$*/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c $(filter %.txt,$^) $(NEEDS)
