@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # processes and makes encoding several times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_MODULE_OF = {
+_MODULES = {
     "Encoded": "model",
     "InstructorModel": "model",
     "T5Tokenizer": "tokenizer",
@@ -28,6 +28,6 @@ __all__ = ["Encoded", "InstructorModel", "T5Tokenizer", "prepare", "prepare_mode
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
