@@ -192,7 +192,7 @@ def test_a_driver_is_killed_while_it_saves(spark, folder, tiny, tmp_path):
         wait_for((folder / "saved" / "metadata" / "_SUCCESS").exists, job, folder)
         kill_all(job)
     path = str(folder / "saved")
-    with pytest.raises(ValueError, match=f"{path} is incomplete.*Save the stage again"):
+    with pytest.raises(ValueError, match=f"{path} is incomplete.*Save it again"):
         InstructorEmbeddings.load(path)
     stage = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector")
     stage.write().overwrite().save(path)
