@@ -41,16 +41,25 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_python_blocks_of_the_readme(folder):
+    printed = run_python_blocks(folder, ["README"])
+    assert "What is inflation? 384" in printed
+    assert list(folder.glob("README/embedded.parquet/*.parquet"))
+    assert (folder / "README/pipeline_with_model/stages").is_dir()
+
+
+@pytest.mark.exhaustive
 def test_python_blocks(folder):
-    blocks = {name: list_blocks(page, "python") for name, page in PAGES.items()}
+    assert "WriteCounts(written=288, nulls=0, invalid=0)" in run_python_blocks(folder, PAGES)
+
+
+def run_python_blocks(folder, names):
+    """Run the blocks of some pages in one process, and return what they print."""
+    blocks = {name: list_blocks(PAGES[name], "python") for name in names}
     text = json.dumps(blocks).replace("instructor_base", "instructor_tiny")
     (folder / "blocks.json").write_text(text, "utf-8")
     (folder / "runner.py").write_text(RUNNER, "utf-8")
-    output = run_python("runner.py", cwd=folder, timeout=540)
-    assert "What is inflation? 384" in output
-    assert "WriteCounts(written=288, nulls=0, invalid=0)" in output
-    assert list(folder.glob("README/embedded.parquet/*.parquet"))
-    assert (folder / "README/pipeline_with_model/stages").is_dir()
+    return run_python("runner.py", cwd=folder, timeout=540)
 
 
 @pytest.mark.exhaustive
