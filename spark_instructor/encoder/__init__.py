@@ -4,6 +4,7 @@ Each name is loaded when it is first used, because the Spark driver needs some o
 """
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 # OpenMP reads this when torch is first imported. By default its idle threads spin, which takes CPU time from other
 # processes and makes encoding several times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _use_one_thread() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+# A fork copies no threads, but in the child OpenMP would wait forever for those of its parent.
+os.register_at_fork(after_in_child=_use_one_thread)
 
 _MODULES = {
     "Encoded": "model",

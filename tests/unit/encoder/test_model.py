@@ -284,3 +284,29 @@ def test_what_repeats_is_embedded_once(tiny, monkeypatch):
     for result, vector, tokens in zip(alone, together.vectors, together.tokens, strict=True):
         np.testing.assert_allclose(vector, result.vectors[0], atol=TOLERANCE)
         assert tokens == result.tokens[0]
+
+
+ENCODE_AFTER_A_FORK = """
+import os, signal, sys
+import numpy as np
+import torch
+from spark_instructor import InstructorModel
+
+torch.set_num_threads(2)
+model = InstructorModel.from_pretrained(sys.argv[1], precision=sys.argv[2])
+texts = ["a text of some words " * 20] * 7 + ["another text"]
+expected = model.encode("Represent the text: ", texts)
+child = os.fork()
+if child == 0:
+    signal.alarm(100)  # kills the child if it hangs
+    encoded = model.encode("Represent the text: ", texts)
+    os._exit(0 if np.allclose(encoded, expected, atol=1e-3) and torch.get_num_threads() == 1 else 1)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0
+"""
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_after_a_fork(tiny, tmp_path, precision):
+    """A child of a process that has encoded texts encodes them, too; OpenMP's threads exist only in the parent."""
+    run_python("-c", ENCODE_AFTER_A_FORK, tiny, precision, cwd=tmp_path)
