@@ -56,7 +56,7 @@ def find_field(dataset: DataFrame, name: str, reader: str) -> StructField:
     for field in schema.fields:
         if field.name == name:
             return field
-    raise ValueError(f"{reader}: there is no column {name!r}; the columns are {', '.join(schema.names)}")
+    raise ValueError(f"{reader}: there is no column {name!r}; the columns are {', '.join(map(repr, schema.names))}")
 
 
 def check_type(field: StructField, expected: Iterable[DataType], reader: str) -> None:

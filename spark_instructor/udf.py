@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -19,6 +23,8 @@ from pyspark.sql.types import (
 
 from .columns import VECTOR
 from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_result
+
+_PACKAGES = ("pandas", "pyarrow", "torch")
 
 _HOW_TO_INSTALL = (
     "The Python workers of the executors need spark-instructor-embeddings and its packages (torch, tokenizers, "
@@ -41,9 +47,10 @@ def on_executor(function: str, arguments: dict[str, Any]) -> Callable[[Iterator[
     ``function`` is a dotted name such as "worker.embed_frames". The returned function is pickled by value and holds
     only plain values, so a worker that lacks this package gets far enough to say so.
     """
-    how_to_install, how_to_get_memory = _HOW_TO_INSTALL, _HOW_TO_GET_MEMORY
+    how_to_install, how_to_get_memory, driver_python = _HOW_TO_INSTALL, _HOW_TO_GET_MEMORY, sys.executable
 
     def call(batches: Iterator[Any]) -> Iterator[Any]:
+        import sys
         from importlib import import_module
 
         module, _, name = function.rpartition(".")
@@ -54,10 +61,27 @@ def on_executor(function: str, arguments: dict[str, Any]) -> Callable[[Iterator[
         except ImportError as error:
             if "failed to map" in str(error) or "allocate memory" in str(error):
                 raise MemoryError(f"{error}. {how_to_get_memory}") from error
-            raise ImportError(f"{error}. {how_to_install}", name=error.name) from error
+            pythons = f"This worker runs {sys.executable}, the driver {driver_python}: set PYSPARK_PYTHON. "
+            which = pythons if sys.executable != driver_python else ""
+            raise ImportError(f"{error}. {which}{how_to_install}", name=error.name) from error
         yield from results
 
     return call
+
+
+@lru_cache
+def check_worker_python(python: str) -> None:
+    """Raise ImportError if the Python that Spark's workers run on this machine lacks a package that they need."""
+    path = shutil.which(python)
+    if path is None or path == sys.executable:
+        return
+    code = f"from importlib.util import find_spec; print(*[n for n in {_PACKAGES!r} if find_spec(n) is None])"
+    missing = subprocess.run([path, "-c", code], capture_output=True, text=True).stdout.split()
+    if missing:
+        raise ImportError(
+            f"Spark's Python workers run {path}, which lacks {', '.join(missing)}; this process runs {sys.executable}. "
+            "Before the session starts, set os.environ['PYSPARK_PYTHON'] = sys.executable"
+        )
 
 
 def create_stage_udf(job: Job, has_null_texts: Iterable[bool]) -> Any:

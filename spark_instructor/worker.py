@@ -199,7 +199,7 @@ def choose_device(device: str, task: Any = None) -> str:
         return "cpu"
     if not torch.cuda.is_available():
         raise RuntimeError(
-            "device is 'cuda', but torch finds no GPU on this executor. Use setDevice('auto'), or a cluster with GPUs "
+            "device is 'cuda', but torch finds no GPU on this machine. Use setDevice('auto'), or a cluster with GPUs "
             "and a CUDA build of torch."
         )
     gpus = task.resources().get("gpu") if task is not None else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .model import Encoded, InstructorModel
     from .preparation import prepare, prepare_model
-    from .tokenizer import T5Tokenizer
+    from .tokenizer import T5Tokenizer, warn_if_joined
 
 # OpenMP reads this when torch is first imported. By default its idle threads spin, which takes CPU time from other
 # processes and makes encoding several times slower on a busy machine.
@@ -33,9 +33,10 @@ _MODULES = {
     "T5Tokenizer": "tokenizer",
     "prepare": "preparation",
     "prepare_model": "preparation",
+    "warn_if_joined": "tokenizer",
 }
 
-__all__ = ["Encoded", "InstructorModel", "T5Tokenizer", "prepare", "prepare_model"]
+__all__ = ["Encoded", "InstructorModel", "T5Tokenizer", "prepare", "prepare_model", "warn_if_joined"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from .batching import make_batches
 from .linear import make_product
 from .preparation import prepare_model
 from .t5 import Batch, T5Encoder
-from .tokenizer import T5Tokenizer
+from .tokenizer import T5Tokenizer, warn_if_joined
 from .windows import LONG_TEXT, MAX_WINDOWS, Window, cut_windows
 
 _CPU_BATCH_TOKENS = 512
@@ -137,7 +137,11 @@ class InstructorModel:
             TypeError: ``texts`` is a str, or contains something other than a str.
             ValueError: ``max_length``, ``long_text`` or ``batch_size`` is out of range, or the number of instructions
                 is not the number of texts.
+
+        Warns once of an instruction that does not end with a colon or a space.
         """
+        if isinstance(instruction, str):
+            warn_if_joined(instruction)
         return self.encode_counted(
             instruction,
             texts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -85,6 +86,17 @@ class T5Tokenizer:
         """
         stripped = _replace_surrogates(instruction).strip()
         return len(self._tokenizer.encode(stripped).ids) - 1 if stripped else 0
+
+
+@lru_cache  # so that it warns once per instruction
+def warn_if_joined(instruction: str) -> None:
+    """Warn of an instruction whose last word would be joined to the first word of the text."""
+    if instruction and not instruction[-1].isspace() and instruction[-1] not in ":\uff1a":
+        warnings.warn(
+            f"the instruction {instruction!r} is joined to each text without a space, so its last word changes with "
+            f"the text: end it with a colon and a space, {instruction + ': '!r}",
+            stacklevel=3,
+        )
 
 
 def _replace_surrogates(text: str) -> str:

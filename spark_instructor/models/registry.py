@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import re
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -85,8 +86,12 @@ def find_checkpoint(model: str, revision: str | None = None) -> Path:
         return _download(model, revision)
     if "/" in model or "\\" in model:
         raise FileNotFoundError(f"there is no checkpoint folder {local_path(model)}")
-    names = ", ".join(dict.fromkeys([*(model.name for model in _KNOWN), *list_installed()]))
-    raise ValueError(f"unknown model {model!r}: expected one of {names}, a hub id (owner/name) or a folder")
+    names = list(dict.fromkeys([*(model.name for model in _KNOWN), *list_installed()]))
+    similar = get_close_matches(model.replace("-", "_"), names, n=1, cutoff=0.8)
+    suggestion = f"; did you mean {similar[0]!r}?" if similar else ""
+    raise ValueError(
+        f"unknown model {model!r}: expected one of {', '.join(names)}, a hub id (owner/name) or a folder{suggestion}"
+    )
 
 
 def find_local_folder(model: str, revision: str | None = None) -> Path | None:
@@ -135,7 +140,8 @@ def _download(hub_id: str, revision: str | None) -> Path:
         ) from error
     except Exception as error:  # huggingface_hub raises many types, and they change between versions
         raise ConnectionError(
-            f"{hub_id} is not in the local cache and could not be downloaded ({type(error).__name__}: {error}). "
+            f"{hub_id} is neither a folder here nor in the local cache of the hub, and it could not be downloaded "
+            f"({type(error).__name__}: {error}). "
             "Without a network, run the same on a machine that has one and copy its HF_HOME here, or copy the "
             "folder of the checkpoint here and pass its path."
         ) from error

@@ -40,7 +40,7 @@ def ship_model(spark: SparkSession, model: PreparedModel, *, prepare: Prepare, s
 
     Raises ValueError if the prepared folder was altered before it is sent.
     """
-    if shared or _is_in_volume(model.path) or _is_local(spark):
+    if shared or _is_in_volume(model.path) or is_local(spark):
         return ModelLocation(name=model.name, folder_name=model.folder_name, path=str(model.path), archive=None)
     installed = _find_installed_name(model, prepare)
     if installed is not None:
@@ -115,7 +115,7 @@ def is_connect(spark: SparkSession) -> bool:
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
-def _is_local(spark: SparkSession) -> bool:
+def is_local(spark: SparkSession) -> bool:
     """Return whether the executors are threads of the driver. A Connect server may be on any machine."""
     if is_connect(spark):
         return False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from pyspark.ml import Transformer
+from pyspark.sql import DataFrame
 
 from .persistence import PersistentStage
 
@@ -28,6 +31,30 @@ class Stage(Transformer, PersistentStage):
         super().__init_subclass__(**kwargs)
         cls.__module__ = "spark_instructor"  # saved pipelines contain this path, whichever file holds the class
 
+    def __new__(cls, *args: Any, **params: Any) -> Any:
+        """Create a stage; raise TypeError for a parameter that it does not have."""
+        known = list(inspect.signature(cls.__init__).parameters)[1:]
+        for name in params:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no parameter {name!r}{_suggest(name, known)}")
+        return super().__new__(cls)
+
+    def __getattr__(self, name: str) -> Any:
+        suggestion = "" if name.startswith("_") else _suggest(name, dir(self))
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{suggestion}")
+
+    def transform(self, dataset: DataFrame, params: Any = None) -> DataFrame:
+        """Append the output columns to a DataFrame. ``params`` may override Params of the stage.
+
+        Raises TypeError if ``dataset`` is something other than a Spark DataFrame.
+        """
+        if not hasattr(dataset, "sparkSession"):
+            raise TypeError(
+                f"{type(self).__name__}.transform takes a Spark DataFrame, got a {type(dataset).__name__}. Convert a "
+                "pandas DataFrame with spark.createDataFrame(...); for a list of texts, use LightPipeline"
+            )
+        return super().transform(dataset, params)
+
     @property
     def drops_annotations(self) -> bool:
         """Whether the stage drops all annotation columns after it has read them."""
@@ -50,3 +77,9 @@ class Stage(Transformer, PersistentStage):
         A column is a list with one cell per row: a str, a list of `Annotation`, or a list of vectors.
         """
         raise NotImplementedError
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    """Return a question that names the known name most similar to ``name``; empty if none is similar."""
+    similar = get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"; did you mean {similar[0]!r}?" if similar else ""

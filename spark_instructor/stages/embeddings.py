@@ -28,8 +28,8 @@ from ..models.prepared import (
     read_prepared,
 )
 from ..models.registry import find_checkpoint, find_local_folder
-from ..models.shipping import ship_model
-from ..udf import create_stage_udf
+from ..models.shipping import is_local, ship_model
+from ..udf import check_worker_python, create_stage_udf
 from ..worker import TOKENS, TRUNCATED, VECTORS, Job, choose_device, embed_frame, load_cached, name_result
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, TEXT, Stage
@@ -300,7 +300,13 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
 
     @classmethod
     def loadSavedModel(cls, folder: str, spark: SparkSession | None = None) -> InstructorEmbeddings:
-        """Return a stage with the checkpoint in a local folder. ``spark`` exists only for Spark NLP's signature."""
+        """Return a stage with the checkpoint in a local folder. ``spark`` exists only for Spark NLP's signature.
+
+        Raises FileNotFoundError if there is no such folder, and ValueError for the URI of another file system.
+        """
+        path = local_path(folder)
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no checkpoint folder {path.absolute()}; for a name, use pretrained()")
         return cls(model=str(folder))
 
     def getMaxSentenceLength(self) -> int:
@@ -455,10 +461,16 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             with_metrics: Whether the executors return what `observe` needs beside the counts.
 
         Raises ValueError for a token limit above the model's, and for an instruction that leaves no room for a text.
+        On a local master, raises ImportError if the workers' Python lacks a package, and RuntimeError if the device is
+        "cuda" and there is no GPU.
         """
         from ..encoder import prepare_model
 
         self._check_limits(model)
+        if is_local(spark):  # what the tasks would find out is known already
+            check_worker_python(spark.sparkContext.pythonExec)
+            if self.getDevice() == "cuda":
+                choose_device("cuda")
         location = ship_model(spark, model, prepare=prepare_model, shared=self.getSharedFolder() is not None)
         return self._create_job(location, nested, with_counts, with_metrics)
 
@@ -485,6 +497,9 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             )
         if self.getInstructionCol() is not None:
             return
+        from ..encoder import warn_if_joined
+
+        warn_if_joined(self.getInstruction())
         instruction_tokens = _count_instruction_tokens(model.path / TOKENIZER, self.getInstruction())
         if instruction_tokens >= max_length - 1:
             raise ValueError(

@@ -11,7 +11,7 @@ from pyspark import cloudpickle
 
 from spark_instructor.encoder import prepare
 from spark_instructor.models.host_cache import ModelLocation
-from spark_instructor.udf import create_result_type, create_stage_udf
+from spark_instructor.udf import check_worker_python, create_result_type, create_stage_udf
 from spark_instructor.worker import Job
 
 JOB = Job(
@@ -57,6 +57,24 @@ def test_a_worker_without_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"torch.*%pip install.*venv-pack"):
         next(udf.func(iter([])))
+
+
+def test_a_worker_of_another_python(monkeypatch):
+    udf = create_stage_udf(JOB, [True])
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(sys, "executable", "/other/python")
+    with pytest.raises(ImportError, match=r"worker runs /other/python, the driver /.*: set PYSPARK_PYTHON"):
+        next(udf.func(iter([])))
+
+
+def test_another_python_on_this_machine(tmp_path):
+    check_worker_python(sys.executable)
+    check_worker_python("no-such-python")
+    bare = tmp_path / "python3"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without site-packages
+    bare.chmod(0o755)
+    with pytest.raises(ImportError, match=rf"run {bare}, which lacks pandas, pyarrow, torch; .*'PYSPARK_PYTHON'"):
+        check_worker_python(str(bare))
 
 
 @pytest.mark.parametrize("megabytes", [100, 300])

@@ -120,7 +120,7 @@ def test_milvus(embed, jsonl, expected, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--text-col", "body"], "there is no column 'body'; the columns are id, text"),
+        (["--text-col", "body"], "there is no column 'body'; the columns are 'id', 'text'"),
         (["--text-col", "id"], "column 'id' is bigint, expected string"),
         (["--max-length", "9999"], "maxSentenceLength is 9999, but"),
     ],

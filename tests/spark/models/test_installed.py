@@ -55,7 +55,7 @@ def test_executors_of_other_hosts(tmp_path):
 
 def test_no_kind_of_session_sends_it(spark, monkeypatch, tmp_path):
     """However the driver got the model: a saved stage has instructor_tiny in a folder of its own."""
-    monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
+    monkeypatch.setattr(shipping, "is_local", lambda spark: False)
     monkeypatch.setattr(shipping, "_zip", None)
     stage = InstructorEmbeddings(model="instructor_tiny", inputCols="text", outputCol="vector", precision="int8")
     stage.save(str(tmp_path / "saved"))
@@ -65,6 +65,6 @@ def test_no_kind_of_session_sends_it(spark, monkeypatch, tmp_path):
 
 
 def test_another_model_of_the_same_name_is_sent(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
+    monkeypatch.setattr(shipping, "is_local", lambda spark: False)
     other = prepare_model(copy_tiny(tmp_path / "instructor_tiny"))
     assert ship_model(spark, other, prepare=prepare_model).archive == f"{other.folder_name}.zip"

@@ -81,7 +81,7 @@ def sent(spark, session_kind, monkeypatch):
         names.append(Path(path).name)
 
     monkeypatch.setattr(owner, method, record)
-    monkeypatch.setattr(shipping, "_is_local", lambda spark: False)
+    monkeypatch.setattr(shipping, "is_local", lambda spark: False)
     return names
 
 
@@ -183,7 +183,7 @@ def test_a_uri_is_no_folder(spark, tiny, tmp_path, monkeypatch):
     data = spark.createDataFrame([("a text",)], "text string")
     stages = [
         InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="vector", sharedFolder="s3://bucket/models"),
-        InstructorEmbeddings.loadSavedModel("s3://bucket/models").setInputCols("text").setOutputCol("vector"),
+        InstructorEmbeddings(model="s3://bucket/models", inputCols="text", outputCol="vector"),
     ]
     for stage in stages:
         with pytest.raises(ValueError, match=r"^s3://bucket/models: .* s3: is not a local file system. Mount it, or"):

@@ -222,7 +222,10 @@ def test_plan_has_no_udf(two_rows, capsys):
     ("params", "message"),
     [
         ({}, r"DocumentAssembler needs inputCol: call setInputCol\("),
-        ({"inputCol": "body"}, "DocumentAssembler: there is no column 'body'; the columns are id, text, texts, meta"),
+        (
+            {"inputCol": "body"},
+            "DocumentAssembler: there is no column 'body'; the columns are 'id', 'text', 'texts', 'meta'",
+        ),
         ({"inputCol": "id"}, "DocumentAssembler: column 'id' is int, expected string or array<string>"),
         ({"inputCol": "text", "idCol": "key"}, "DocumentAssembler: there is no column 'key'"),
         ({"inputCol": "text", "metadataCol": "key"}, "DocumentAssembler: there is no column 'key'"),

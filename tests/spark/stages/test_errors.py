@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import warnings
+from types import SimpleNamespace
 
 import pytest
 from checkpoints import copy_tiny
@@ -10,6 +12,7 @@ from pyspark.sql.types import StructField, StructType
 from spark_instructor import InstructorEmbeddings
 from spark_instructor.models.prepared import WEIGHTS
 from spark_instructor.stages.annotation import ANNOTATIONS
+from spark_instructor.udf import check_worker_python
 
 pytestmark = pytest.mark.one_kind
 
@@ -31,7 +34,9 @@ def stage(tiny):
     ("params", "message"),
     [
         pytest.param(
-            {"inputCols": "txt"}, "there is no column 'txt'; the columns are text, other, number", id="no such column"
+            {"inputCols": "txt"},
+            "there is no column 'txt'; the columns are 'text', 'other', 'number'",
+            id="no such column",
         ),
         pytest.param(
             {"inputCols": "number"},
@@ -69,6 +74,7 @@ def stage(tiny):
             id="instruction over a small limit",
         ),
         pytest.param({"model": "instructor_bse"}, "unknown model 'instructor_bse': expected one of", id="unknown name"),
+        pytest.param({"model": "instructor-bse"}, "did you mean 'instructor_base'", id="almost a known name"),
     ],
 )
 def test_transform(texts, stage, params, message):
@@ -121,3 +127,25 @@ def test_a_cache_that_vanished_is_made_again_but_half_of_one_is_an_error(texts, 
     (prepared / WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=f"{prepared} lacks {WEIGHTS}: the prepared model 'tiny' is incomplete"):
         stage.transform(texts)
+
+
+def test_what_a_local_master_lacks(texts, stage, monkeypatch):
+    """The workers run on the driver's machine, so the driver finds out before a job does."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="device is 'cuda', but torch finds no GPU on this machine"):
+        stage.setDevice("cuda").transform(texts)
+    with monkeypatch.context() as patch, pytest.raises(ImportError, match="lacks pandas, pyarrow, torch"):
+        patch.setattr("spark_instructor.udf.shutil.which", lambda python: "/other/python")
+        patch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(stdout="pandas\npyarrow\ntorch"))
+        check_worker_python.cache_clear()
+        stage.setDevice("cpu").transform(texts)
+    check_worker_python.cache_clear()
+
+
+def test_an_instruction_that_is_joined_to_the_text(texts, stage):
+    with pytest.warns(UserWarning, match="'Sort the review' is joined .* a colon and a space, 'Sort the review: '"):
+        stage.setInstruction("Sort the review").transform(texts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for instruction in ("", "Sort the review", "Sort the review:", "Sort the review: ", "Sort the review\n"):
+            stage.setInstruction(instruction).transform(texts)

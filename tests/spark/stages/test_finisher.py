@@ -84,7 +84,10 @@ def test_after_parquet(annotated, tmp_path):
     [
         ({}, r"EmbeddingsFinisher needs inputCols: call setInputCols\("),
         ({"inputCols": ["title"], "outputCols": ["a", "b"]}, r"1 inputCols \['title'\] but 2 outputCols \['a', 'b'\]"),
-        ({"inputCols": ["body"]}, "EmbeddingsFinisher: there is no column 'body'; the columns are id, title, my.body"),
+        (
+            {"inputCols": ["body"]},
+            "EmbeddingsFinisher: there is no column 'body'; the columns are 'id', 'title', 'my.body'",
+        ),
         ({"inputCols": ["text"]}, "EmbeddingsFinisher: column 'text' is string, expected array of annotations"),
         ({"inputCols": ["document"]}, "'document' has the annotatorType 'document', expected sentence_embeddings or"),
         ({"inputCols": ["title"], "outputCols": ["id"]}, "the output column 'id' exists already"),

@@ -193,7 +193,7 @@ class TestHub:
         variables = {"HF_HUB_OFFLINE": "1"} if how == "offline" else {"HF_ENDPOINT": unreachable}
         error, says = get_folder(tmp_path, REPOSITORY, **variables)
         assert error == "ConnectionError"
-        assert f"{REPOSITORY} is not in the local cache" in says
+        assert f"{REPOSITORY} is neither a folder here nor in the local cache" in says
         assert "copy its HF_HOME here" in says
         assert "pass its path" in says
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import pandas as pd
 import pytest
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
@@ -172,3 +173,24 @@ def test_precision_asks_no_hub(tiny, tmp_path):
     prepared = prepare(tiny, "bfloat16", into=tmp_path / "prepared")
     stage = InstructorEmbeddings.loadSavedModel(str(prepared))
     assert (stage.getPrecision(), stage.getDimension()) == ("bfloat16", 64)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "message"),
+    [
+        (lambda: InstructorEmbeddings(inputCol="text"), TypeError, "no parameter 'inputCol'; did you mean 'inputCols'"),
+        (lambda: InstructorEmbeddings().setInputCol, AttributeError, "'setInputCol'; did you mean 'setInputCols'"),
+        (lambda: DocumentAssembler().setInputCols, AttributeError, "'setInputCols'; did you mean 'setInputCol'"),
+        (lambda: InstructorEmbeddings().compute, AttributeError, "no attribute 'compute'$"),
+        (lambda: InstructorEmbeddings().transform(["a text"]), TypeError, "takes a Spark DataFrame, got a list"),
+        (lambda: EmbeddingsFinisher().transform(pd.DataFrame()), TypeError, "got a DataFrame. Convert a pandas"),
+        (
+            lambda: InstructorEmbeddings.loadSavedModel("models/x"),
+            FileNotFoundError,
+            "no checkpoint folder /.*models/x",
+        ),
+    ],
+)
+def test_mistakes(mistake, error, message):
+    with pytest.raises(error, match=message):
+        mistake()
