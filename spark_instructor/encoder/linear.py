@@ -38,15 +38,15 @@ def _has_onednn() -> bool:
 _POINTWISE = {precision: _has_pointwise(precision) for precision in (torch.float32, torch.bfloat16)}
 _QUANTIZED = _has_quantized()
 
-_MIN_ROWS_TO_PACK = 2048
-"""With at least this many rows, packing a matrix saves more time than the copy takes."""
+_PACKED_ROWS = 512
+"""The number of rows for which weights are packed. Products with other numbers of rows also gain from it."""
 
 
 class Product(Protocol):
     """A product with one weight (out, in)."""
 
-    def pack(self, rows: int) -> Self:
-        """Return an equal product that is faster for ``rows`` rows in total, and that should be dropped after them."""
+    def pack(self) -> Self:
+        """Return an equal product that is faster and holds a private copy of the weight, or itself if it is packed."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute ``x @ weight.T``, (rows, out), for x (rows, in) of any floating-point dtype."""
@@ -62,14 +62,10 @@ class Linear:
         self._weight = weight
         self._pointwise = _POINTWISE[weight.dtype] and weight.device.type == "cpu"
 
-    def pack(self, rows: int) -> Linear:
-        """Return an equal product that is faster for ``rows`` rows in total, and that should be dropped after them.
-
-        The weight itself is never replaced by its packed copy, because every process on a host would then hold its own
-        copy instead of sharing the pages of the file.
-        """
-        if self._pointwise and rows >= _MIN_ROWS_TO_PACK:
-            return Linear(torch.ops.mkldnn._reorder_linear_weight(self._weight, rows))
+    def pack(self) -> Linear:
+        """Return an equal product that is faster and holds a private copy of the weight, or itself if it is packed."""
+        if self._pointwise and not self._weight.is_mkldnn:
+            return Linear(torch.ops.mkldnn._reorder_linear_weight(self._weight, _PACKED_ROWS))
         return self
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -102,7 +98,7 @@ class QuantizedLinear:
         # This packing is slow, so it happens once. Each process then holds a copy, but of only one byte per element.
         self._weight = torch.ops.onednn.qlinear_prepack(weight, None) if self._onednn else weight.float()
 
-    def pack(self, rows: int) -> QuantizedLinear:
+    def pack(self) -> QuantizedLinear:
         """Return this product itself, which is packed already; see `Linear.pack`."""
         return self
 

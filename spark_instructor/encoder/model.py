@@ -95,6 +95,15 @@ class InstructorModel:
         """
         return cls(read_prepared(prepared), torch.device(device))
 
+    def pack(self) -> None:
+        """Pack the weights for good: encoding gets faster, and the process holds a private copy of the matrices.
+
+        Call it in a process that embeds alone, or before a process forks: its children then share the packed copy.
+        Without it, `encode` packs one layer at a time, and all processes on a host share the mapped weights. It changes
+        nothing in int8, which is always packed, and on GPUs.
+        """
+        self._encoder.pack()
+
     @property
     def dimension(self) -> int:
         """The width of the vectors."""

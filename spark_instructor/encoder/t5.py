@@ -27,6 +27,9 @@ _ROWS_MULTIPLE = 16
 oneDNN compiles and keeps a kernel for each number of rows that it meets, and these would add up to hundreds of MB.
 """
 
+_MIN_TOKENS_TO_PACK = 2048
+"""With at least this many tokens, packing the weights saves more time than it takes."""
+
 
 class Batch(NamedTuple):
     """Sequences for one pass, sorted so that equal lengths are next to each other."""
@@ -55,20 +58,26 @@ class T5Encoder:
         # On CPUs, torch's attention is no faster in bfloat16, and oneDNN would keep a kernel for each length.
         self._attention_precision = torch.float32 if self._bias.device.type == "cpu" else self._embedding.dtype
 
+    def pack(self) -> None:
+        """Pack all weights for good, which takes as much memory again as the matrices have."""
+        self._layers = [[weight.pack() for weight in layer] for layer in self._layers]
+
     def mean_pool(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Compute the mean of each sequence's last hidden states, without those of its instruction.
 
         Returns one float32 (sequences, d_model) per batch. The mean is zero if the instruction covers every token.
 
-        The batches go through each layer together: the weights are fetched and packed once for all of them, while each
-        batch alone is small enough for the processor's cache.
+        The batches go through each layer together: the weights are fetched once for all of them, while each batch alone
+        is small enough for the processor's cache. If there are enough tokens, each layer's weights are also packed for
+        this call, unless `pack` has packed them. The packed copy is dropped after the layer, because every process on a
+        host would otherwise hold its own copy of all weights instead of sharing the pages of the file.
         """
         epsilon = self._shape.layer_norm_epsilon
         packed = [_PackedBatch(batch, self._embedding) for batch in batches]
-        tokens = sum(len(batch.stream) for batch in packed)
+        worth_packing = sum(len(batch.stream) for batch in packed) >= _MIN_TOKENS_TO_PACK
         bias = self._build_bias_matrix(max(batch.longest for batch in packed))
         for layer in self._layers:
-            qkv, o, wi, wo = (weight.pack(tokens) for weight in layer)
+            qkv, o, wi, wo = (weight.pack() for weight in layer) if worth_packing else layer
             for batch in packed:
                 stream = batch.stream
                 stream += o(self._attend(qkv(_rms_norm(stream, epsilon)), bias, batch.runs))

@@ -26,7 +26,7 @@ def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide
     x, weight = normal(rows, wide_in), normal(wide_out, wide_in, seed=1).to(precision)
     product = Linear(weight)
     if packed:
-        product = product.pack(linear._MIN_ROWS_TO_PACK)
+        product = product.pack()
     actual = product(x)
     assert actual.dtype == precision
     exact = x.to(precision).double() @ weight.double().T
@@ -37,9 +37,9 @@ def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide
     torch.testing.assert_close(product.feed_forward(x, out).double(), out(hidden).double(), **BOUNDS[precision])
 
 
-def test_few_rows_are_not_worth_packing():
-    product = Linear(normal(5, 6))
-    assert product.pack(10) is product
+def test_packing_twice_copies_once():
+    packed = Linear(normal(5, 6)).pack()
+    assert packed.pack() is packed
 
 
 @pytest.mark.parametrize("onednn", [True, False])
@@ -97,7 +97,7 @@ def test_inputs_are_left_alone():
     x, weight, out = normal(4, 6), normal(5, 6), normal(3, 5)
     before = x.clone(), weight.clone()
     for product, second in (
-        (Linear(weight).pack(linear._MIN_ROWS_TO_PACK), Linear(out)),
+        (Linear(weight).pack(), Linear(out)),
         (QuantizedLinear(*quantize(weight)), QuantizedLinear(*quantize(out))),
     ):
         product(x)

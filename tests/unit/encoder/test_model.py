@@ -11,9 +11,12 @@ from processes import run_python
 from vectors import TOLERANCE, assert_close
 
 from spark_instructor import known_models
-from spark_instructor.encoder import InstructorModel, linear, prepare
+from spark_instructor.encoder import InstructorModel, linear, prepare, t5
 from spark_instructor.encoder import model as model_module
 from spark_instructor.models.prepared import PRECISIONS
+
+TOLERANCE_OF = {"float32": TOLERANCE, "bfloat16": 0.03, "int8": 0.03}
+"""The largest difference that another kernel may make to an element of a vector."""
 
 
 def encode_cases(model, cases, **settings):
@@ -74,15 +77,26 @@ class TestGoldens:
         assert encoded.tokens.tolist() == [case["n_tokens"] for case in cases]
 
     @pytest.mark.parametrize("private", [True, False], ids=["onednn", "public"])
-    @pytest.mark.parametrize(("precision", "tolerance"), [("float32", TOLERANCE), ("bfloat16", 0.03), ("int8", 0.03)])
-    def test_either_matrix_product(self, monkeypatch, tiny, cases, golden_vectors, precision, tolerance, private):
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_either_matrix_product(self, monkeypatch, tiny, cases, golden_vectors, precision, private):
         """If torch lacks the private operators, the public ones give the same vectors."""
         if private and not all([linear._QUANTIZED, *linear._POINTWISE.values()]):
             pytest.skip("this torch or this processor lacks one of the private operators")
         monkeypatch.setattr(linear, "_POINTWISE", dict.fromkeys(linear._POINTWISE, private))
         monkeypatch.setattr(linear, "_QUANTIZED", private)
         vectors = encode_cases(InstructorModel.from_pretrained(tiny, precision=precision), cases).vectors
-        np.testing.assert_allclose(vectors, golden_vectors, atol=tolerance, rtol=0)
+        np.testing.assert_allclose(vectors, golden_vectors, atol=TOLERANCE_OF[precision], rtol=0)
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_packed_for_good(self, monkeypatch, tiny, cases, precision):
+        """Packed weights give the same vectors, and nothing is packed again for a call."""
+        model = InstructorModel.from_pretrained(tiny, precision=precision)
+        expected = encode_cases(model, cases).vectors
+        monkeypatch.setattr(t5, "_MIN_TOKENS_TO_PACK", 1)
+        model.pack()
+        layers = model._encoder._layers
+        assert all(product.pack() is product for layer in layers for product in layer)
+        np.testing.assert_allclose(encode_cases(model, cases).vectors, expected, atol=TOLERANCE_OF[precision], rtol=0)
 
 
 class TestArguments:
