@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DataType, FloatType, MapType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    CharType,
+    DataType,
+    FloatType,
+    MapType,
+    NullType,
+    StringType,
+    StructField,
+    StructType,
+    VarcharType,
+)
 
 VECTOR = ArrayType(FloatType(), containsNull=False)
 """SQL type of a vector."""
@@ -24,8 +35,43 @@ def column(name: str) -> Column:
     return F.col(quote_name(name))
 
 
+def to_plain_type(type_: DataType) -> DataType:
+    """Return a type with a plain string in place of every type that Spark treats as a string.
+
+    These are strings with a collation, char, varchar, and void, which is the type of a null and of an element of
+    ``array()``.
+    """
+    if isinstance(type_, (StringType, CharType, VarcharType, NullType)):
+        return StringType()
+    if isinstance(type_, ArrayType):
+        return ArrayType(to_plain_type(type_.elementType), type_.containsNull)
+    if isinstance(type_, MapType):
+        key, value = to_plain_type(type_.keyType), to_plain_type(type_.valueType)
+        return MapType(key, value, type_.valueContainsNull)
+    if isinstance(type_, StructType):
+        fields = [StructField(field.name, to_plain_type(field.dataType), field.nullable) for field in type_.fields]
+        return StructType(fields)
+    return type_
+
+
+def read_column(field: StructField) -> Column:
+    """Return a column of a DataFrame with plain strings, so that no collation changes what an expression does."""
+    return column(field.name).cast(to_plain_type(field.dataType))
+
+
+def empty_array(element: Column) -> Column:
+    """Return an empty array of the type of ``element``.
+
+    A cast of ``array()`` would do if ``spark.sql.legacy.createEmptyCollectionUsingStringType`` did not give it strings.
+    """
+    return F.array_repeat(element, 0)
+
+
 def is_same_type(found: DataType, expected: DataType) -> bool:
-    """Return whether two types are equal except for nullability, which Parquet does not keep."""
+    """Return whether two types are equal, whatever their nullability and whatever kinds of strings they hold.
+
+    Parquet does not keep nullability.
+    """
     if isinstance(found, ArrayType) and isinstance(expected, ArrayType):
         return is_same_type(found.elementType, expected.elementType)
     if isinstance(found, MapType) and isinstance(expected, MapType):
@@ -34,14 +80,21 @@ def is_same_type(found: DataType, expected: DataType) -> bool:
         return found.names == expected.names and all(
             is_same_type(left.dataType, right.dataType) for left, right in zip(found, expected, strict=True)
         )
-    return found == expected
+    return to_plain_type(found) == to_plain_type(expected)
+
+
+def match_names(names: Iterable[str], name: str, spark: SparkSession) -> list[str]:
+    """Return those of the names that Spark takes for ``name``, which ``spark.sql.caseSensitive`` decides."""
+    similar = [other for other in names if other.lower() == name.lower()]
+    exact = [other for other in similar if other == name]
+    return exact if similar == exact or _is_case_sensitive(spark) else similar
 
 
 def find_field(dataset: DataFrame, name: str, reader: str) -> StructField:
     """Return the schema's field of a column.
 
-    Raises ValueError, naming the ``reader`` of the column, if there is no such column, and if the DataFrame has no
-    schema yet because it belongs to a declarative pipeline.
+    Raises ValueError, naming the ``reader`` of the column, if there is no such column or more than one, and if the
+    DataFrame has no schema yet because it belongs to a declarative pipeline.
     """
     try:
         schema = dataset.schema
@@ -53,14 +106,19 @@ def find_field(dataset: DataFrame, name: str, reader: str) -> StructField:
             "DataFrame. Use spark_instructor.instructor_embed there: "
             "df.withColumn('vector', instructor_embed('text', 'Represent the document: ', model='instructor_base'))"
         ) from error
-    for field in schema.fields:
-        if field.name == name:
-            return field
-    raise ValueError(f"{reader}: there is no column {name!r}; the columns are {', '.join(map(repr, schema.names))}")
+    matches = match_names(schema.names, name, dataset.sparkSession)
+    if not matches:
+        raise ValueError(f"{reader}: there is no column {name!r}; the columns are {', '.join(map(repr, schema.names))}")
+    if len(matches) > 1:
+        raise ValueError(
+            f"{reader}: column {name!r} is ambiguous, since there are the columns {', '.join(map(repr, matches))}; "
+            "rename one of them"
+        )
+    return schema[matches[0]]
 
 
 def check_type(field: StructField, expected: Iterable[DataType], reader: str) -> None:
-    """Raise ValueError, naming the column, if its type is none of the expected types (ignoring nullability)."""
+    """Raise ValueError, naming the column, if its type is none of the expected types; see `is_same_type`."""
     types = list(expected)
     if not any(is_same_type(field.dataType, type_) for type_ in types):
         wanted = " or ".join(map(_describe_type, types))
@@ -71,8 +129,12 @@ def check_new_columns(dataset: DataFrame, names: Iterable[str], writer: str) -> 
     """Raise ValueError if an output column exists already or is named twice."""
     taken = list(dataset.columns)
     for name in names:
-        if name in taken:
-            raise ValueError(f"{writer}: the output column {name!r} exists already; drop it or choose another name")
+        matches = match_names(taken, name, dataset.sparkSession)
+        if matches:
+            spelling = "" if name in matches else f" as {matches[0]!r}, and Spark ignores case"
+            raise ValueError(
+                f"{writer}: the output column {name!r} exists already{spelling}; drop it or choose another name"
+            )
         taken.append(name)
 
 
@@ -84,6 +146,13 @@ def add_columns(dataset: DataFrame, added: dict[str, tuple[Column, dict[str, Any
     """
     new = [expression.alias(name, metadata=metadata) for name, (expression, metadata) in added.items()]
     return dataset.select("*", *new)
+
+
+def _is_case_sensitive(spark: SparkSession) -> bool:
+    try:
+        return str(spark.conf.get("spark.sql.caseSensitive")).lower() == "true"
+    except PySparkException:  # serverless compute of Databricks hides most settings and leaves them at their defaults
+        return False
 
 
 def _describe_type(type_: DataType) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType
+from pyspark.sql.types import StringType, StructType
 
-from .columns import check_new_columns, check_type, column, find_field, is_same_type
+from .columns import check_new_columns, check_type, column, find_field, is_same_type, match_names, read_column
 from .files import escape_pattern
 from .models.prepared import PreparedModel
 from .stages.embeddings import InstructorEmbeddings
@@ -99,6 +99,7 @@ def embed_changes(
             todo, mode = part_wanted.join(_select_old_keys(part_before, keys), _match_keys(keys), "left_anti"), "append"
             kept = part_before.where(F.lit(False))
         result = stage.transform(todo.repartition(count_tasks(rows))).unionByName(kept)
+        result = result.select(*map(column, before.columns))  # the names of the target, if they differ by case
         result.write.mode(mode).options(**_WRITE_OPTIONS).partitionBy(PART).parquet(target)
     return Changes(**sum(counts.values(), Counter[str]()))
 
@@ -176,7 +177,8 @@ def _add_fingerprint(
 
     instruction_col = stage.getInstructionCol()
     instruction = F.lit(stage.getInstruction()) if instruction_col is None else column(instruction_col)
-    row = F.to_json(F.struct(column(fields[0].name).alias("text"), instruction.alias("instruction")))
+    texts = [read_column(fields[0]).alias("text"), instruction.cast(StringType()).alias("instruction")]
+    row = F.to_json(F.struct(*texts))
     settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
     fingerprint = F.concat(F.lit(get_fingerprint_prefix(model)), F.sha2(F.concat(F.lit(settings), row), 256))
     return source.select("*", fingerprint.alias(FINGERPRINT))
@@ -191,10 +193,13 @@ def _assign_parts(wanted: DataFrame, keys: list[str], parts: int) -> DataFrame:
 
 
 def _check_columns(before: DataFrame, after: DataFrame, target: str) -> None:
-    old, new = ({field.name: field.dataType for field in df.schema} for df in (before, after))
-    different = [
-        name for name in {**old, **new} if name not in old or name not in new or not is_same_type(old[name], new[name])
-    ]
+    def find_different(fields: StructType, others: StructType) -> Iterator[str]:
+        for field in fields:
+            matches = match_names(others.names, field.name, before.sparkSession)
+            if not matches or not is_same_type(field.dataType, others[matches[0]].dataType):
+                yield field.name
+
+    different = {*find_different(before.schema, after.schema), *find_different(after.schema, before.schema)}
     if different:
         raise ValueError(
             f"{target} has other columns than the source and the stage produce; these differ: "

@@ -72,17 +72,27 @@ def embed_series(
 
     def embed(batch: pd.Series[Any] | tuple[pd.Series[Any], ...]) -> pd.Series[Any]:
         columns: tuple[Any, ...] = batch if isinstance(batch, tuple) else (batch,)
-        if len(columns) > 2:
+        if not 1 <= len(columns) <= 2:
             raise ValueError(f"expected a text and optionally an instruction, got {len(columns)} arguments")
         for column in columns:
-            if isinstance(column, pd.DataFrame):
-                raise TypeError(
-                    f"expected a column of texts, got a struct of {', '.join(map(str, column))}: pass one of its fields"
-                )
+            _check_strings(column)
         frame = pd.concat(columns, axis=1)
         return embed_frame(model, job if len(columns) == 1 else job_with_instructions, frame)[name_result(VECTORS, 0)]
 
     return map(embed, batches)
+
+
+def _check_strings(column: Any) -> None:
+    """Raise TypeError if an argument of the function is not a column of strings, and say what to pass instead."""
+    if isinstance(column, pd.DataFrame):
+        raise TypeError(
+            f"expected a column of texts, got a struct of {', '.join(map(str, column))}: pass one of its fields"
+        )
+    value = next((value for value in column if isinstance(value, (list, np.ndarray)) or not pd.isna(value)), "")
+    if isinstance(value, (list, np.ndarray)):
+        raise TypeError("expected a column of texts, got an array: explode it, or use InstructorEmbeddings")
+    if not isinstance(value, str):
+        raise TypeError(f"expected a column of texts, got one of {type(value).__name__}: cast it to string")
 
 
 def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from ..columns import column, find_field, quote_name
+from ..columns import column, find_field, quote_name, read_column, to_plain_type
 from ..udf import on_executor
 
 if TYPE_CHECKING:
@@ -169,11 +169,11 @@ def _select_columns(
     if isinstance(payload_cols, str):
         raise TypeError(f"payload_cols is the str {payload_cols!r}, expected a list of columns")
     names = [id_col, vector_col, *payload_cols]
-    if len(set(names)) < len(names):
-        raise ValueError(f"write_to_milvus: a column is named twice among {', '.join(names)}")
     fields = [find_field(df, name, "write_to_milvus") for name in names]
+    if len({field.name for field in fields}) < len(fields):
+        raise ValueError(f"write_to_milvus: a column is named twice among {', '.join(names)}")
     for field, types in zip(fields, [_KEYS, _VECTORS, *[_PAYLOADS] * len(payload_cols)], strict=True):
-        found = field.dataType.simpleString()
+        found = to_plain_type(field.dataType).simpleString()
         if found not in types:
             hint = (
                 f". Take the vector of one annotation: F.col({quote_name(field.name)!r})[0]['embeddings']; convert "
@@ -189,9 +189,11 @@ def _select_columns(
                 f"write_to_milvus: Milvus accepts no field named {field.name!r} (only letters, digits and _): rename "
                 "the column"
             )
-    casts = ["string" if fields[0].dataType.simpleString() == "string" else "bigint", "array<float>"]
-    selected = [column(name).cast(type_).alias(name) for name, type_ in zip(names, casts, strict=False)]
-    return df.select(*selected, *map(column, payload_cols)), (fields[1].metadata or {}).get("dimension")
+    key_type = "string" if to_plain_type(fields[0].dataType).simpleString() == "string" else "bigint"
+    key, vector, *payload = map(read_column, fields)
+    selected = [key.cast(key_type), vector.cast("array<float>"), *payload]
+    rows = df.select(*(expression.alias(name) for expression, name in zip(selected, names, strict=True)))
+    return rows, (fields[1].metadata or {}).get("dimension")
 
 
 def _measure_first(rows: DataFrame, vector_col: str) -> int:

@@ -10,9 +10,9 @@ from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, StringType
+from pyspark.sql.types import ArrayType, FloatType, StringType
 
-from ..columns import VECTOR, add_columns, check_new_columns, check_type, column, find_field
+from ..columns import add_columns, check_new_columns, check_type, column, empty_array, find_field, read_column
 from .annotation import ANNOTATIONS, DOCUMENT, METADATA, Annotation
 from .base import TEXT, Stage
 from .expressions import utf16_length
@@ -151,16 +151,16 @@ class DocumentAssembler(Stage, _DocumentAssemblerParams):
         metadata = F.create_map().cast(METADATA)
         metadata_col, id_col = self.getMetadataCol(), self.getIdCol()
         if metadata_col is not None:
-            check_type(find_field(dataset, metadata_col, stage), [METADATA], stage)
-            metadata = F.coalesce(column(metadata_col), metadata)
+            metadata_field = find_field(dataset, metadata_col, stage)
+            check_type(metadata_field, [METADATA], stage)
+            metadata = F.coalesce(read_column(metadata_field), metadata)
         id_entry: list[Column] = []
         if id_col is not None:
-            find_field(dataset, id_col, stage)
-            id_entry = [F.lit("id"), column(id_col).cast("string")]
+            id_entry = [F.lit("id"), column(find_field(dataset, id_col, stage).name).cast(StringType())]
 
-        text = column(field.name)
+        text = read_column(field)
         no_texts = F.array().cast(ArrayType(StringType()))
-        texts = F.array(text) if isinstance(field.dataType, StringType) else F.coalesce(text, no_texts)
+        texts = F.coalesce(text, no_texts) if isinstance(field.dataType, ArrayType) else F.array(text)
         cleaned = F.transform(texts, lambda text: self._clean(F.coalesce(text, F.lit(""))))
         documents = F.transform(cleaned, lambda text, index: _build_document(text, index, metadata, id_entry))
         added = {self.getOutputCol(): (documents.cast(ANNOTATIONS), {"annotatorType": DOCUMENT})}
@@ -199,5 +199,5 @@ def _build_document(text: Column, index: Column, metadata: Column, id_entry: Seq
         F.coalesce(utf16_length(text) - 1, F.lit(-1)).alias("end"),  # never null, but Spark cannot know that
         text.alias("result"),
         all_metadata.alias("metadata"),
-        F.array().cast(VECTOR).alias("embeddings"),
+        empty_array(F.lit(0.0).cast(FloatType())).alias("embeddings"),
     )

@@ -373,7 +373,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         )
         texts = [select_texts(field).alias(f"texts_{i}") for i, field in enumerate(fields)]
         if job.instruction is None:
-            texts.append(column(str(self.getInstructionCol())).alias("instruction"))
+            texts.append(column(str(self.getInstructionCol())).cast(StringType()).alias("instruction"))
         # An annotation always has a text; an element of array<string> may be null.
         embed = create_stage_udf(job, has_null_texts=[not is_annotations(field) for field in fields])
 

@@ -6,9 +6,9 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StructField
 
-from ..columns import column
+from ..columns import empty_array, read_column
 from ..worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, name_result
-from .annotation import ANNOTATIONS, METADATA, SENTENCE_EMBEDDINGS, is_annotations
+from .annotation import ANNOTATION, ANNOTATIONS, METADATA, SENTENCE_EMBEDDINGS, is_annotations
 
 
 def utf16_length(text: Column) -> Column:
@@ -20,7 +20,7 @@ def select_texts(field: StructField) -> Column:
     """Return what the UDF receives of an input column: the texts without the rest of their annotations."""
     if is_annotations(field):
         return F.transform(_filter_nonempty(field), lambda annotation: annotation["result"])
-    return column(field.name)
+    return read_column(field)
 
 
 def build_output(field: StructField, result: Column, guard: Column, index: int) -> Column:
@@ -52,7 +52,9 @@ def build_output(field: StructField, result: Column, guard: Column, index: int) 
         )
 
     annotations = F.transform(_filter_nonempty(field), build_annotation).cast(ANNOTATIONS)
-    return F.when(guard, annotations).otherwise(F.array().cast(ANNOTATIONS))  # nullable only if the input is
+    return F.when(guard, annotations).otherwise(
+        empty_array(F.lit(None).cast(ANNOTATION))
+    )  # nullable only if the input is
 
 
 def sum_metrics(fields: list[StructField], result: Column) -> list[Column]:
@@ -82,4 +84,4 @@ def sum_metrics(fields: list[StructField], result: Column) -> list[Column]:
 
 def _filter_nonempty(field: StructField) -> Column:
     """Return the annotations of a column that have a text."""
-    return F.filter(column(field.name), lambda annotation: F.coalesce(F.length(annotation["result"]) > 0, F.lit(False)))
+    return F.filter(read_column(field), lambda annotation: F.coalesce(F.length(annotation["result"]) > 0, F.lit(False)))

@@ -53,8 +53,27 @@ def test_sql(spark, texts, tiny, expected):
     register_instructor_embed(spark, "embed_text", instruction="Represent it: ", model=str(tiny))
     embedded = spark.sql("SELECT text, embed_text(text) AS v, embed_text(text, instruction) AS w FROM texts")
     assert_same(embedded.collect(), expected)
-    with pytest.raises(Exception, match="expected a text and optionally an instruction, got 3 arguments"):
-        spark.sql("SELECT embed_text(text, text, text) FROM texts").collect()
+
+
+@pytest.mark.one_kind
+def test_arguments_that_are_no_texts(spark, texts, tiny, subtests):
+    register_instructor_embed(spark, "embed_text", model=str(tiny))
+    for arguments, says in [
+        ("text, text, text", "expected a text and optionally an instruction, got 3 arguments"),
+        ("", "expected a text and optionally an instruction, got 0 arguments"),
+        ("array(text, 'b')", "expected a column of texts, got an array: explode it, or use InstructorEmbeddings"),
+        ("text, array('a')", "expected a column of texts, got an array"),
+        ("length(text)", r"expected a column of texts, got one of \w+: cast it to string"),
+        ("text, 5", r"expected a column of texts, got one of \w+: cast it to string"),
+        ("encode(text, 'UTF-8')", "expected a column of texts, got one of bytes: cast it to string"),
+    ]:
+        with subtests.test(arguments), pytest.raises(Exception, match=says):
+            spark.sql(f"SELECT embed_text({arguments}) FROM texts").collect()
+
+
+def test_a_column_of_nulls_alone(spark, tiny):
+    register_instructor_embed(spark, "embed_text", model=str(tiny))
+    assert spark.sql("SELECT embed_text(NULL) AS v, embed_text('a', NULL) AS w").first().v is None
 
 
 @pytest.mark.one_kind

@@ -235,6 +235,8 @@ def test_bad_input(spark, stage, target):
         two_columns,
         r"only one column can be embedded, but the stage has the inputCols \['text', 'other'\]",
     )
+    for name in ("Part", "FINGERPRINT", "Vector"):
+        assert_refused(source.withColumn(name, F.lit("x")), target, stage, f"exists already as '{name}'")
     documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(source)
     assert_refused(
         documents, target, stage.copy().setInputCols("documents"), "'documents' is array of annotations, expected"
@@ -267,6 +269,39 @@ def test_other_columns(spark, stage, target):
     embed_changes(source, target, "id", stage)
     assert_refused(source.withColumn("n", F.lit(1)), target, stage, "these differ: n. Select")
     assert_refused(source, target, stage.copy().setOutputCol("v"), "these differ: v, vector. Select")
+
+
+@pytest.mark.one_kind
+def test_columns_that_differ_by_case(spark, stage, target, tiny_model):
+    """As in Spark, they are the same, and the target keeps the names that it has."""
+    embed_changes(spark.createDataFrame([(1, "one"), (2, "two")], "id int, text string"), target, "id", stage)
+    source = spark.createDataFrame([("one", 1), ("zwei", 2), ("three", 3)], "Text string, ID int")
+    assert embed_changes(source, target, "Id", stage) == Changes(new=1, changed=1, unchanged=1)
+    rows = spark.read.parquet(target).orderBy("id")
+    assert rows.columns == ["id", "text", FINGERPRINT, "vector", PART]
+    texts, vectors = zip(*((row.text, row.vector) for row in rows.collect()), strict=True)
+    assert texts == ("one", "zwei", "three")
+    assert_embedded(tiny_model, INSTRUCTION, texts, vectors)
+
+
+@pytest.mark.one_kind
+@pytest.mark.parametrize("string", ["'One' COLLATE UTF8_LCASE", "CAST('One' AS CHAR(5))", "CAST('One' AS VARCHAR(5))"])
+def test_whatever_spark_treats_as_a_string(spark, stage, target, string):
+    """A change of case is a change, whatever the collation."""
+    if spark.version < "4":
+        pytest.skip("Spark 3.5 has only plain strings here")
+    name = "spark.sql.preserveCharVarcharTypeInfo"
+    spark.conf.set(name, "true")
+    try:
+        stage = stage.copy().setInstructionCol("why")
+        source = spark.sql(f"SELECT 1 AS id, {string} AS text, {string} AS why")
+        assert embed_changes(source, target, "id", stage) == Changes(new=1)
+        assert embed_changes(source, target, "id", stage) == Changes(unchanged=1)
+        for column in ("text", "why"):
+            changed = source.withColumn(column, F.upper(column).cast(source.schema[column].dataType))
+            assert embed_changes(changed, target, "id", stage) == Changes(changed=1)
+    finally:
+        spark.conf.unset(name)
 
 
 @pytest.mark.one_kind

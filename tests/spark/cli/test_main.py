@@ -133,6 +133,18 @@ def test_errors_are_one_line(embed, jsonl, tmp_path, arguments, says):
 
 
 @pytest.mark.one_kind
+def test_names_that_differ_by_case(spark, embed, tmp_path):
+    """They are those of Spark, which ignores case."""
+    path, output = tmp_path / "in.csv", tmp_path / "out"
+    path.write_text("ID,TEXT\n1,water\n")
+    assert embed(path, "--output", output)[0] == 0
+    assert spark.read.parquet(str(output)).columns == ["ID", "TEXT", "vector"]
+    path.write_text("id,text,Vector\n1,water,x\n")
+    code, _, err = embed(path, "--output", tmp_path / "no")
+    assert code == 1 and "'vector' exists already as 'Vector'" in err and err.count("\n") == 1
+
+
+@pytest.mark.one_kind
 def test_an_output_that_holds_the_input(spark, embed, jsonl, tmp_path):
     code, out, err = embed(jsonl, "--output", tmp_path, "--overwrite")
     assert (code, out) == (1, "")

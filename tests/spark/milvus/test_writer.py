@@ -137,6 +137,34 @@ def test_whole_numbers_beside_nulls_stay_whole(spark, uri, collection):
     assert {row["id"]: row["count"] for row in rows_of(uri, collection)} == {2**53 + 1: 2**53 + 1, 2: None}
 
 
+@pytest.mark.one_kind
+@pytest.mark.parametrize("string", ["CAST('A' AS CHAR(2))", "CAST('A' AS VARCHAR(2))", "'A' COLLATE UTF8_LCASE"])
+def test_whatever_spark_treats_as_a_string(spark, tmp_path, string):
+    if spark.version < "4":
+        pytest.skip("Spark 3.5 has only plain strings here")
+    name, uri = "spark.sql.preserveCharVarcharTypeInfo", str(tmp_path / "x.db")
+    spark.conf.set(name, "true")
+    try:
+        df = spark.sql(f"SELECT {string} AS id, array(1f, 2f) AS vector, {string} AS text, NULL AS nothing")
+        assert write_to_milvus(df, uri, "c", "id", "vector", payload_cols=["text", "nothing"]).written == 1
+        (value,) = df.select("text").first()
+    finally:
+        spark.conf.unset(name)
+    (row,) = rows_of(uri, "c")
+    assert (row["id"], row["text"], row["nothing"]) == (value, value, None)
+
+
+@pytest.mark.one_kind
+def test_names_that_differ_by_case(spark, tmp_path):
+    uri = str(tmp_path / "x.db")
+    df = spark.sql("SELECT 1L AS ID, array(1f, 2f) AS Vector, 'x' AS TEXT")
+    assert write_to_milvus(df, uri, "c", "id", "vector", payload_cols=["text"]).written == 1
+    (row,) = rows_of(uri, "c")
+    assert row.keys() == {"id", "vector", "text"}
+    with pytest.raises(ValueError, match="a column is named twice among id, vector, Id"):
+        write_to_milvus(df, uri, "c", "id", "vector", payload_cols=["Id"])
+
+
 def test_invalid_vectors(spark, uri, collection):
     rows = [(1, [1.0, 2.0]), (2, [float("nan"), 1.0]), (3, [0.0, 0.0]), (4, [1.0]), (5, None), (None, [1.0, 1.0])]
     df = vectors(spark, rows).coalesce(1)

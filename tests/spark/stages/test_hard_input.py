@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StringType, StructField, StructType
 from vectors import TOLERANCE, assert_embedded
 
-from spark_instructor import DocumentAssembler, InstructorEmbeddings
+from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
 
 INSTRUCTION = "Represent: "
 MEGABYTES = 10_000_000
@@ -136,11 +136,120 @@ def test_all_null(spark, stage, type_):
     assert [row.vector for row in stage.transform(texts).collect()] == [None] * 7
 
 
+KINDS_OF_STRINGS = {
+    "void": "NULL",
+    "collated": "'One \\\\t Text' COLLATE UTF8_LCASE",
+    "collated by ICU": "'One \\\\t Text' COLLATE UNICODE_CI",
+    "char": "CAST('One' AS CHAR(5))",
+    "varchar": "CAST('One' AS VARCHAR(5))",
+}
+
+
+@pytest.fixture
+def keeps_char_and_varchar(spark):
+    """Let Spark keep the types char and varchar, which it otherwise replaces with string."""
+    name = "spark.sql.preserveCharVarcharTypeInfo"
+    spark.conf.set(name, "true")
+    yield
+    spark.conf.unset(name)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_STRINGS)
+def test_whatever_spark_treats_as_a_string(spark, stage, tiny_model, keeps_char_and_varchar, kind):
+    """Each kind is taken as texts, as instructions, as an id and as metadata, and no collation ignores case."""
+    if spark.version < "4" and kind != "void":
+        pytest.skip("Spark 3.5 has only plain strings here")
+    string = KINDS_OF_STRINGS[kind]
+    frame = spark.sql(
+        f"SELECT {string} AS text, array({string}) AS texts, map('k', {string}) AS entries, array() AS no"
+    )
+    assert all("string," not in field.dataType.simpleString() + "," for field in frame.schema[:2])
+    ((text, texts, entries, _),) = frame.collect()
+    instructed = (
+        stage.copy().setInstructionCol("text").setInputCols("text", "texts", "no").setOutputCols("v", "vs", "n")
+    )
+    (row,) = instructed.transform(frame).collect()
+    assert_embedded(tiny_model, text or "", [text, *texts], [row.v, *row.vs])
+    assert row.n == []
+
+    documents = DocumentAssembler(
+        inputCol="texts", outputCol="documents", idCol="text", metadataCol="entries", cleanupMode="inplace_full"
+    ).transform(frame)
+    annotations = stage.copy().setInputCols("documents").transform(documents)
+    (row,) = EmbeddingsFinisher(inputCols="vector", outputCols="finished").transform(annotations).collect()
+    (document,) = row.documents
+    cleaned = (text or "").replace("\\t", " ")
+    assert (document.result, document.metadata) == (cleaned, {"k": entries["k"], "sentence": "0", "id": text})
+    assert_embedded(tiny_model, INSTRUCTION, [cleaned] if text else [], row.finished)
+
+
 @pytest.mark.one_kind
-def test_a_column_that_nothing_but_null_is_in(spark, stage):
-    """Spark gives a column of null literals the type void, which is not a string, so the stage reports an error."""
-    with pytest.raises(ValueError, match="column 'text' is void, expected string"):
-        stage.transform(spark.sql("SELECT null AS text"))
+def test_annotations_of_collated_strings(spark, stage, tiny_model):
+    """The default collation of a table applies to the strings inside its structs."""
+    if spark.version < "4":
+        pytest.skip("collations came with Spark 4.0")
+    string = "STRING COLLATE UTF8_LCASE"
+    fields = f"annotatorType: {string}, begin: INT, end: INT, result: {string}, metadata: MAP<{string}, {string}>"
+    frame = spark.sql(
+        "SELECT CAST(array(struct('document', 0, 2, 'One', map('TOKENS', '1', 'tokens', '2'), array())) "
+        f"AS ARRAY<STRUCT<{fields}, embeddings: ARRAY<FLOAT>>>) AS documents"
+    )
+    ((annotation,),) = stage.setInputCols("documents").transform(frame).select("vector").first()
+    assert (annotation.result, annotation.metadata) == ("One", {"TOKENS": "1", "tokens": annotation.metadata["tokens"]})
+    assert_embedded(tiny_model, INSTRUCTION, ["One"], [annotation.embeddings])
+
+
+@pytest.mark.one_kind
+def test_empty_collections_of_strings(spark, stage, tiny_model):
+    """With this setting, as in Spark 2, array() and map() hold strings, and a cast turns them into nothing else."""
+    name = "spark.sql.legacy.createEmptyCollectionUsingStringType"
+    spark.conf.set(name, "true")
+    try:
+        texts = spark.createDataFrame([("one",), (None,)], "text string").coalesce(1)
+        documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(texts)
+        annotations = stage.setInputCols("documents").transform(documents)
+        for as_vector in (False, True):
+            finisher = EmbeddingsFinisher(inputCols="vector", outputCols="finished", outputAsVector=as_vector)
+            one, nothing = finisher.transform(annotations).select("finished").collect()
+            assert_embedded(tiny_model, INSTRUCTION, ["one"], [list(vector) for vector in one.finished])
+            assert nothing.finished == []
+    finally:
+        spark.conf.unset(name)
+
+
+@pytest.mark.parametrize("case_sensitive", [False, True])
+def test_names_that_differ_by_case(spark, stage, tiny_model, case_sensitive):
+    """A stage finds columns and refuses new ones as Spark does."""
+    name = "spark.sql.caseSensitive"
+    spark.conf.set(name, str(case_sensitive).lower())
+    try:
+        schema = "Text string, Why string, I string, M map<string,string>"
+        frame = spark.createDataFrame([("one", "Represent: ", "id", {"k": "v"})], schema)
+        assembler = DocumentAssembler(inputCol="text", outputCol="TEXT")
+        read = [
+            stage.copy().setInstructionCol("why"),
+            assembler.copy().setOutputCol("documents"),
+            assembler.copy().setInputCol("Text").setOutputCol("documents").setIdCol("i"),
+            assembler.copy().setInputCol("Text").setOutputCol("documents").setMetadataCol("m"),
+        ]
+        new = [
+            stage.copy().setInputCols("Text").setOutputCol("TEXT"),
+            assembler.copy().setInputCol("Text"),
+            stage.copy().setInputCols("Text", "Why").setOutputCols("v", "V"),
+        ]
+        for each in read if case_sensitive else new:
+            with pytest.raises(ValueError, match="there is no column" if case_sensitive else "Spark ignores case"):
+                each.transform(frame)
+        for each in new if case_sensitive else read:
+            each.transform(frame).collect()
+        if not case_sensitive:
+            (row,) = read[0].transform(frame).collect()
+            assert_embedded(tiny_model, "Represent: ", ["one"], [row.vector])
+            twice = frame.select("*", F.lit("two").alias("text"))
+            with pytest.raises(ValueError, match="'text' is ambiguous, since there are the columns 'Text', 'text'"):
+                stage.transform(twice)
+    finally:
+        spark.conf.unset(name)
 
 
 TEXT = st.none() | st.sampled_from(["", "a", "same", "the same"]) | st.text(st.characters(codec="utf-8"), max_size=20)
