@@ -90,7 +90,7 @@ def main() -> None:
 
 def _spark_instructor() -> Callable[[str], Embed]:
     """Import the package, and return a function that loads, keeps and calls the model as an executor does."""
-    import pandas as pd
+    import pyarrow as pa
 
     import spark_instructor.encoder.model  # noqa: F401
     from spark_instructor import worker
@@ -110,8 +110,8 @@ def _spark_instructor() -> Callable[[str], Embed]:
         )
 
         def embed(texts: list[str]) -> None:
-            frames = iter([pd.DataFrame({"text": texts})] if texts else [])
-            for _ in worker.embed_frames(dataclasses.asdict(job), frames):
+            structs = iter([pa.StructArray.from_arrays([pa.array(texts)], ["text"])] if texts else [])
+            for _ in worker.embed_structs(dataclasses.asdict(job), structs):
                 pass
 
         embed([])  # this loads the model

@@ -1,4 +1,4 @@
-"""From the driver to the executors: what a task calls, and the pandas UDFs that embed columns of texts."""
+"""From the driver to the executors: what a task calls, and the UDFs that embed columns of texts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import (
     ArrayType,
@@ -23,6 +25,9 @@ from pyspark.sql.types import (
 
 from .columns import VECTOR
 from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_result
+
+_arrow_udf: Any = getattr(F, "arrow_udf", None)
+"""Creates a UDF of Arrow arrays; None before Spark 4.1, where every vectorized UDF takes and returns pandas objects."""
 
 _PACKAGES = ("pandas", "pyarrow", "torch")
 
@@ -85,32 +90,43 @@ def check_worker_python(python: str) -> None:
 
 
 def create_stage_udf(job: Job, has_null_texts: Iterable[bool]) -> Any:
-    """Return the pandas UDF of a stage.
+    """Return the UDF of a stage.
 
     It takes a struct with one column of texts per input column, and the column of instructions if the rows have
     their own. It returns a struct; see `create_result_type`.
     """
-    call = on_executor("worker.embed_frames", dataclasses.asdict(job))
+    result_type = create_result_type(job, has_null_texts)
+    call = on_executor("worker.embed_frames" if _arrow_udf is None else "worker.embed_structs", dataclasses.asdict(job))
 
-    def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    # Spark infers the kind of the UDF from these type hints.
+    def embed_structs(structs: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        return call(structs)
+
+    def embed_frames(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         return call(frames)
 
-    # The stubs of pandas_udf do not know that it can infer the kind of UDF from type hints.
-    return pandas_udf(embed, create_result_type(job, has_null_texts))  # type: ignore[call-overload]
+    if _arrow_udf is not None:
+        return _arrow_udf(embed_structs, result_type)
+    return pandas_udf(embed_frames, result_type)  # type: ignore[call-overload]
 
 
 def create_expression_udf(job: Job) -> Any:
-    """Return the pandas UDF for expressions: it takes texts, or texts and instructions, and returns vectors."""
-    call = on_executor("worker.embed_series", dataclasses.asdict(job))
+    """Return the UDF for expressions: it takes texts, or texts and instructions, and returns vectors."""
+    call = on_executor("worker.embed_series" if _arrow_udf is None else "worker.embed_arrays", dataclasses.asdict(job))
 
-    def embed(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
+    def embed_arrays(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
         return call(batches)
 
-    return pandas_udf(embed, VECTOR)  # type: ignore[call-overload]
+    def embed_series(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
+        return call(batches)
+
+    if _arrow_udf is not None:
+        return _arrow_udf(embed_arrays, VECTOR)
+    return pandas_udf(embed_series, VECTOR)  # type: ignore[call-overload]
 
 
 def create_result_type(job: Job, has_null_texts: Iterable[bool]) -> StructType:
-    """Return the SQL type of what `worker.embed_frames` returns.
+    """Return the SQL type of what `worker.embed_structs` returns.
 
     ``has_null_texts`` says for each input column whether an array of its texts may contain nulls.
     """

@@ -7,12 +7,16 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
+from .arrays import TextColumn, count_elements, cut_rows, is_nested
 from .models.host_cache import HostModel, ModelLocation, locate_model
 
 if TYPE_CHECKING:
@@ -21,7 +25,13 @@ if TYPE_CHECKING:
 VECTORS, TOKENS, TRUNCATED = "vectors", "tokens", "truncated"
 """Results for every input column; `name_result` gives their column names."""
 DISTINCT, SECONDS = "distinct", "seconds"
-"""Results for every frame, in its first row; the other rows have zeros."""
+"""Results for every piece of a batch, in its first row; the other rows have zeros."""
+
+# A batch is embedded in pieces, so that memory does not grow with the rows of a batch or the texts of a row. By default
+# Spark's batches have 10,000 rows, and 10,000 short texts are one piece.
+_MAX_BYTES = 32_000_000
+_BYTES_PER_TEXT = 3_200  # at least, because of its vector
+_TEXTS_PER_PANDAS_PIECE = 500
 
 _MAX_MODELS = 2  # a worker that serves two stages in turn should not load a model for each batch
 
@@ -52,105 +62,129 @@ def name_result(name: str, index: int) -> str:
     return f"{name}_{index}"
 
 
-def embed_frames(arguments: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """Embed frames of texts; row i of a result belongs to row i of its frame.
+def embed_structs(arguments: dict[str, Any], structs: Iterator[pa.StructArray]) -> Iterator[pa.StructArray]:
+    """Embed structs of texts; row i of the results belongs to row i of the structs.
 
-    A null text gives a null vector, a null array gives a null, and a null element gives a null element. The result
-    has the columns `VECTORS`, `TOKENS` and `TRUNCATED` for each input column, and `DISTINCT` and `SECONDS`, as far
-    as the job asks for them.
+    A field of a struct holds a text per row, or a list of texts; the last one holds the instructions if the job has
+    none. The result has the fields `VECTORS`, `TOKENS` and `TRUNCATED` for each field of texts, and `DISTINCT` and
+    `SECONDS`, as far as the job asks for them. A null text gives a null vector, a null list gives a null, and a null
+    element gives a null element. The results of a struct come in pieces, so that memory does not grow with its size.
     """
     job, model = _load_job(arguments)
-    return (embed_frame(model, job, frame) for frame in frames)
+    return (piece for struct in structs for piece in embed_columns(model, job, struct.flatten()))
+
+
+def embed_arrays(
+    arguments: dict[str, Any], batches: Iterator[pa.Array | tuple[pa.Array, ...]]
+) -> Iterator[pa.ListArray]:
+    """Embed arrays of texts, or of texts and instructions, which then replace the job's instruction."""
+    job, model = _load_job(arguments)
+    job_with_instructions = dataclasses.replace(job, instruction=None)
+
+    def embed(batch: pa.Array | tuple[pa.Array, ...]) -> Iterator[pa.StructArray]:
+        columns = [_read_texts(column) for column in (batch if isinstance(batch, tuple) else (batch,))]
+        if not 1 <= len(columns) <= 2:
+            raise ValueError(f"expected a text and optionally an instruction, got {len(columns)} arguments")
+        return embed_columns(model, job if len(columns) == 1 else job_with_instructions, columns)
+
+    return (piece.field(0) for batch in batches for piece in embed(batch))
+
+
+def embed_frames(arguments: dict[str, Any], frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Do what `embed_structs` does, for a pandas UDF."""
+    types = [pa.list_(pa.string()) if is_list else pa.string() for is_list in arguments["nested"]]
+
+    def to_struct(frame: pd.DataFrame) -> pa.StructArray:
+        fields = zip_longest(frame, types, fillvalue=pa.string())  # the last column may hold instructions
+        return pa.StructArray.from_arrays([_to_arrow(frame[name], type_) for name, type_ in fields], list(frame))
+
+    def to_frame(piece: pa.StructArray) -> pd.DataFrame:
+        names = [field.name for field in piece.type]
+        return pd.DataFrame({name: piece.field(name).to_pandas(integer_object_nulls=True) for name in names})
+
+    results = embed_structs(arguments, map(to_struct, frames))
+    return (to_frame(piece) for struct in results for piece in _cut_for_pandas(struct))
 
 
 def embed_series(
     arguments: dict[str, Any], batches: Iterator[pd.Series[Any] | tuple[pd.Series[Any], ...]]
 ) -> Iterator[pd.Series[Any]]:
-    """Embed batches of texts, or of texts and instructions, which then replace the job's instruction."""
-    job, model = _load_job(arguments)
-    job_with_instructions = dataclasses.replace(job, instruction=None)
-
-    def embed(batch: pd.Series[Any] | tuple[pd.Series[Any], ...]) -> pd.Series[Any]:
-        columns: tuple[Any, ...] = batch if isinstance(batch, tuple) else (batch,)
-        if not 1 <= len(columns) <= 2:
-            raise ValueError(f"expected a text and optionally an instruction, got {len(columns)} arguments")
-        for column in columns:
-            _check_strings(column)
-        frame = pd.concat(columns, axis=1)
-        return embed_frame(model, job if len(columns) == 1 else job_with_instructions, frame)[name_result(VECTORS, 0)]
-
-    return map(embed, batches)
+    """Do what `embed_arrays` does, for a pandas UDF."""
+    arrays = (tuple(map(_to_arrow, batch if isinstance(batch, tuple) else (batch,))) for batch in batches)
+    return (piece.to_pandas() for vectors in embed_arrays(arguments, arrays) for piece in _cut_for_pandas(vectors))
 
 
-def _check_strings(column: Any) -> None:
-    """Raise TypeError if an argument of the function is not a column of strings, and say what to pass instead."""
-    if isinstance(column, pd.DataFrame):
-        raise TypeError(
-            f"expected a column of texts, got a struct of {', '.join(map(str, column))}: pass one of its fields"
-        )
-    value = next((value for value in column if isinstance(value, (list, np.ndarray)) or not pd.isna(value)), "")
-    if isinstance(value, (list, np.ndarray)):
-        raise TypeError("expected a column of texts, got an array: explode it, or use InstructorEmbeddings")
-    if not isinstance(value, str):
-        raise TypeError(f"expected a column of texts, got one of {type(value).__name__}: cast it to string")
+def embed_columns(model: InstructorModel, job: Job, columns: Sequence[pa.Array]) -> Iterator[pa.StructArray]:
+    """Embed the columns of a batch; see `embed_structs`."""
+    text_columns = [TextColumn(column) for column in columns[: len(job.nested)]]
+    sizes = [np.maximum(column.count_texts() * _BYTES_PER_TEXT, column.count_bytes()) for column in text_columns]
+    for rows in cut_rows(np.sum(sizes, axis=0), _MAX_BYTES):
+        yield _embed_rows(model, job, [column[rows] for column in columns])
 
 
-def embed_frame(model: InstructorModel, job: Job, frame: pd.DataFrame) -> pd.DataFrame:
-    """Embed one frame of texts; see `embed_frames`."""
-    columns = [_TextColumn(frame.iloc[:, i], is_nested) for i, is_nested in enumerate(job.nested)]
-    instructions: str | list[str]
+def _embed_rows(model: InstructorModel, job: Job, columns: Sequence[pa.Array]) -> pa.StructArray:
+    text_columns = [TextColumn(column) for column in columns[: len(job.nested)]]
+    texts = [column.list_texts() for column in text_columns]
+    instructions: str | list[str | None]
     if job.instruction is not None:
         instructions = job.instruction
     else:
-        row_instructions = frame.iloc[:, -1].to_numpy(dtype=object)
-        row_instructions = np.where(pd.isna(row_instructions), "", row_instructions)
-        instructions = [row_instructions[row] for column in columns for row in column.row_of_text]
+        row_instructions = np.array(columns[-1].to_pylist(), dtype=object)
+        instructions = [own for column in text_columns for own in column.repeat_for_texts(row_instructions)]
     start = time.perf_counter()
     encoded = model.encode_counted(
         instructions,
-        [text for column in columns for text in column.texts],
+        [text for of_column in texts for text in of_column],
         max_length=job.max_length,
         long_text=job.long_text,
         batch_size=job.batch_size,
     )
-    results: dict[str, Iterator[Any]] = {VECTORS: iter(encoded.vectors)}
+    values: dict[str, npt.NDArray[Any]] = {VECTORS: encoded.vectors}
     if job.with_counts:
-        results |= {TOKENS: iter(encoded.tokens.tolist()), TRUNCATED: iter(encoded.truncated.tolist())}
-    result: pd.DataFrame = pd.DataFrame(index=range(len(frame)))
-    for i, column in enumerate(columns):
-        for name, values in results.items():
-            result[name_result(name, i)] = column.restore_rows(values)
+        values |= {TOKENS: encoded.tokens, TRUNCATED: encoded.truncated}
+    fields: dict[str, pa.Array] = {}
+    first = 0
+    for i, column in enumerate(text_columns):
+        of_column = slice(first, first + len(texts[i]))
+        fields |= {name_result(name, i): column.restore_rows(values[name][of_column]) for name in values}
+        first = of_column.stop
     if job.with_metrics:
-        is_first = np.arange(len(frame)) == 0
-        result[DISTINCT] = is_first * encoded.distinct
-        result[SECONDS] = is_first * (time.perf_counter() - start)
-    return result
+        is_first = np.arange(len(columns[0])) == 0
+        fields[DISTINCT] = pa.array((is_first * encoded.distinct).astype(np.int32))
+        fields[SECONDS] = pa.array(is_first * (time.perf_counter() - start))
+    return pa.StructArray.from_arrays(list(fields.values()), list(fields))
 
 
-class _TextColumn:
-    """The texts of one column in a flat list, and the way back from one value per text to one value per row."""
+def _read_texts(column: pa.Array) -> pa.Array:
+    """Return an argument of an expression; raise TypeError if it is not a column of texts, and say what to pass."""
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    if pa.types.is_struct(column.type):
+        names = ", ".join(field.name for field in column.type)
+        raise TypeError(f"expected a column of texts, got a struct of {names}: pass one of its fields")
+    if is_nested(column.type):
+        raise TypeError("expected a column of texts, got an array: explode it, or use InstructorEmbeddings")
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise TypeError(f"expected a column of texts, got one of {column.type}: cast it to string")
+    return column
 
-    def __init__(self, series: pd.Series[Any], is_nested: bool) -> None:
-        self._is_nested = is_nested
-        self._cells = [self._list_texts(value) for value in series]
-        self.texts = [text for cell in self._cells for text in cell or [] if text is not None]
-        self.row_of_text = [row for row, cell in enumerate(self._cells) for text in cell or [] if text is not None]
 
-    def _list_texts(self, value: Any) -> list[str | None] | None:
-        """Return the texts of a row; None if the row is null (pandas may represent a null string as NaN)."""
-        if self._is_nested:
-            return None if value is None else [None if pd.isna(text) else text for text in value]
-        return None if pd.isna(value) else [value]
+def _to_arrow(column: pd.Series[Any] | pd.DataFrame, type_: pa.DataType | None = None) -> pa.Array:
+    """Return an argument of a pandas UDF as an array."""
+    if isinstance(column, pd.DataFrame):
+        return pa.array(column.to_dict("records"))
+    return pa.array(column, type_, from_pandas=True)  # pandas has several nulls
 
-    def restore_rows(self, values: Iterator[Any]) -> pd.Series[Any]:
-        """Take one value per text and return one value per row, or one list per row; nulls stay where texts are null.
 
-        The columns of a frame take their values from the same iterator, one column after the other.
-        """
-        rows = [
-            None if cell is None else [None if text is None else next(values) for text in cell] for cell in self._cells
-        ]
-        return pd.Series(rows if self._is_nested else [row if row is None else row[0] for row in rows], dtype=object)
+def _cut_for_pandas(array: pa.Array) -> Iterator[pa.Array]:
+    """Cut a result into small pieces, because pyspark makes Python objects of the numbers of a pandas result."""
+    fields = array.flatten() if pa.types.is_struct(array.type) else [array]
+    vectors = [field for field in fields if is_nested(field.type)]
+    texts = [
+        count_elements(field) if is_nested(field.type.value_type) else np.ones(len(field), np.int64)
+        for field in vectors
+    ]
+    return (array[rows] for rows in cut_rows(np.sum(texts, axis=0), _TEXTS_PER_PANDAS_PIECE))
 
 
 _models: OrderedDict[tuple[HostModel, str], InstructorModel] = OrderedDict()

@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import DataFrame, Observation, SparkSession
@@ -30,7 +29,7 @@ from ..models.prepared import (
 from ..models.registry import find_checkpoint, find_local_folder
 from ..models.shipping import is_local, ship_model
 from ..udf import check_worker_python, create_stage_udf
-from ..worker import TOKENS, TRUNCATED, VECTORS, Job, choose_device, embed_frame, load_cached, name_result
+from ..worker import TOKENS, TRUNCATED, Job, choose_device, load_cached
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, TEXT, Stage
 from .expressions import build_output, select_texts, sum_metrics
@@ -541,19 +540,20 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         model = self.prepare_model()
         self._check_limits(model)
         cells = [[_drop_empty(cell) for cell in rows[name]] for name in self.list_inputs()]
-        texts = [[_list_results(cell) for cell in column_cells] for column_cells in cells]
-        job = self._create_job(
-            ModelLocation(model.name, model.folder_name, path=str(model.path), archive=None),
-            nested=[any(isinstance(cell, list) for cell in column_texts) for column_texts in texts],
-            with_counts=True,
+        encoded = load_cached(
+            HostModel(str(model.path), file_state=""), choose_device(self.getDevice())
+        ).encode_counted(
+            self.getInstruction(),
+            [text for column_cells in cells for cell in column_cells for text in _list_results(cell)],
+            max_length=self._get(self.maxSentenceLength),
+            long_text=self.getLongText(),
+            batch_size=self.getBatchSize(),
         )
-        frame = pd.DataFrame({i: pd.Series(column_texts, dtype=object) for i, column_texts in enumerate(texts)})
-        loaded = load_cached(HostModel(str(model.path), file_state=""), choose_device(job.device))
-        embedded = embed_frame(loaded, job, frame)
-        added = {}
-        for i, output in enumerate(self.list_outputs()):
-            results = (embedded[name_result(name, i)] for name in (VECTORS, TOKENS, TRUNCATED))
-            added[output] = [_build_cell(*row) for row in zip(cells[i], *results, strict=True)]
+        results = zip(encoded.vectors.tolist(), encoded.tokens.tolist(), encoded.truncated.tolist(), strict=True)
+        added = {
+            output: [_build_cell(cell, results) for cell in column_cells]
+            for output, column_cells in zip(self.list_outputs(), cells, strict=True)
+        }
         return {**rows, **added}
 
 
@@ -580,22 +580,25 @@ def _drop_empty(cell: str | list[Annotation]) -> str | list[Annotation]:
     return [annotation for annotation in cell if annotation.result] if isinstance(cell, list) else cell
 
 
-def _list_results(cell: str | list[Annotation]) -> str | list[str]:
-    return [annotation.result for annotation in cell] if isinstance(cell, list) else cell
+def _list_results(cell: str | list[Annotation]) -> list[str]:
+    return [annotation.result for annotation in cell] if isinstance(cell, list) else [cell]
 
 
-def _build_cell(cell: str | list[Annotation], vectors: Any, tokens: Any, truncated: Any) -> list[Any]:
-    """Return the output for one cell of LightPipeline: a vector as a list of floats, or annotations with vectors."""
+def _build_cell(cell: str | list[Annotation], results: Iterator[tuple[list[float], int, bool]]) -> list[Any]:
+    """Return the output for one cell of LightPipeline: a vector, or annotations with vectors.
+
+    ``results`` has the vector, the number of tokens and whether it was truncated of each text, for all cells in order.
+    """
     if not isinstance(cell, list):
-        return list(vectors.tolist())
+        return next(results)[0]
     return [
         Annotation(
             SENTENCE_EMBEDDINGS,
             annotation.begin,
             annotation.end,
             annotation.result,
-            {**annotation.metadata, TOKENS: str(count), **({TRUNCATED: "true"} if is_truncated else {})},
-            vector.tolist(),
+            {**annotation.metadata, TOKENS: str(tokens), **({TRUNCATED: "true"} if is_truncated else {})},
+            vector,
         )
-        for annotation, vector, count, is_truncated in zip(cell, vectors, tokens, truncated, strict=True)
+        for annotation, (vector, tokens, is_truncated) in zip(cell, results, strict=False)
     ]

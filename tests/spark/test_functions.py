@@ -65,7 +65,7 @@ def test_arguments_that_are_no_texts(spark, texts, tiny, subtests):
         ("text, array('a')", "expected a column of texts, got an array"),
         ("length(text)", r"expected a column of texts, got one of \w+: cast it to string"),
         ("text, 5", r"expected a column of texts, got one of \w+: cast it to string"),
-        ("encode(text, 'UTF-8')", "expected a column of texts, got one of bytes: cast it to string"),
+        ("encode(text, 'UTF-8')", "expected a column of texts, got one of binary: cast it to string"),
     ]:
         with subtests.test(arguments), pytest.raises(Exception, match=says):
             spark.sql(f"SELECT embed_text({arguments}) FROM texts").collect()

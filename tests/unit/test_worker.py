@@ -7,16 +7,26 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import run_python
 
 from spark_instructor import worker
 from spark_instructor.encoder import Encoded, InstructorModel
 from spark_instructor.models.host_cache import HostModel, ModelLocation
-from spark_instructor.worker import Job, choose_device, embed_frame, embed_series, load_cached
+from spark_instructor.worker import (
+    Job,
+    choose_device,
+    embed_arrays,
+    embed_columns,
+    embed_frames,
+    embed_series,
+    embed_structs,
+    load_cached,
+)
 
 
 def job(**changes):
@@ -26,51 +36,137 @@ def job(**changes):
     )
 
 
+LONGEST_PAIR = 24  # instruction, bar and text; the rest of a vector is -1
+
+
 class EchoModel:
-    """A model that returns each text as its "vector", so that a test notices if a row gets another row's vector."""
+    """A model whose vector holds the characters of instruction and text, so a test notices if rows are mixed up."""
+
+    def __init__(self):
+        self.calls = []
 
     def encode_counted(self, instruction, texts, **settings):
+        self.calls.append(len(texts))
         instructions = [instruction] * len(texts) if isinstance(instruction, str) else instruction
-        pairs = [f"{own}|{text}" for own, text in zip(instructions, texts, strict=True)]
-        vectors = np.array(pairs, dtype=object)
-        tokens, truncated = np.array([len(pair) for pair in pairs]), np.array([len(text) > 3 for text in texts])
-        return Encoded(vectors, tokens, truncated, len(set(pairs)))
+        pairs = [f"{own or ''}|{text}" for own, text in zip(instructions, texts, strict=True)]
+        vectors = np.array([echo(pair) for pair in pairs], np.float32).reshape(-1, LONGEST_PAIR)
+        tokens = np.array([len(pair) for pair in pairs], np.int32)
+        return Encoded(vectors, tokens, np.array([len(text) > 3 for text in texts], bool), len(set(pairs)))
+
+
+def echo(pair):
+    """Return the vector that EchoModel gives a pair of instruction and text."""
+    return [*map(ord, pair), *[-1] * (LONGEST_PAIR - len(pair))]
 
 
 TEXT = st.none() | st.text(max_size=5)
 ROW = st.tuples(TEXT, st.none() | st.lists(TEXT, max_size=4), TEXT)
 
 
-@given(st.lists(ROW, max_size=8))
-def test_each_row_gets_its_own(rows):
-    frame = pd.DataFrame({i: pd.Series([row[i] for row in rows], dtype=object) for i in range(3)})
-    output = embed_frame(EchoModel(), job(nested=(False, True), with_counts=True, instruction=None), frame)
+@pytest.fixture(params=["Arrow", "pandas"])
+def embed_rows(request, monkeypatch):
+    """Return a function that embeds a struct of columns as Spark's UDFs do, and returns the results as lists."""
 
-    assert len(output) == len(rows)
+    def embed(job, columns):
+        monkeypatch.setattr(worker, "_load_job", lambda _: (job, EchoModel()))
+        arrays = [pa.array(rows, type_) for rows, type_ in columns.values()]
+        struct = pa.StructArray.from_arrays(arrays, list(columns))
+        if request.param == "Arrow":
+            (result,) = embed_structs(dataclasses.asdict(job), iter([struct]))
+            return {field.name: result.field(field.name).to_pylist() for field in result.type}
+        frame = pd.DataFrame({name: array.to_pandas() for name, array in zip(columns, arrays, strict=True)})
+        (result,) = embed_frames(dataclasses.asdict(job), iter([frame]))
+        return {name: [to_list(cell) for cell in result[name]] for name in result}
+
+    return embed
+
+
+def to_list(cell):
+    return [to_list(element) for element in cell] if isinstance(cell, np.ndarray) else cell
+
+
+TEXTS, LISTS = pa.string(), pa.list_(pa.string())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ROW, min_size=1, max_size=8))
+def test_each_row_gets_its_own(embed_rows, rows):
+    columns = {"text": ([row[0] for row in rows], TEXTS), "texts": ([row[1] for row in rows], LISTS)}
+    columns["own"] = ([row[2] for row in rows], TEXTS)
+    output = embed_rows(job(nested=(False, True), with_counts=True, instruction=None), columns)
+
+    assert all(len(values) == len(rows) for values in output.values())
     for row, (text, texts, instruction) in enumerate(rows):
         cells = [text, *(texts or [])]
-        vectors = [None if cell is None else f"{instruction or ''}|{cell}" for cell in cells]
+        pairs = [None if cell is None else f"{instruction or ''}|{cell}" for cell in cells]
+        vectors = [pair and echo(pair) for pair in pairs]
         assert output["vectors_0"][row] == vectors[0]
         assert output["vectors_1"][row] == (None if texts is None else vectors[1:])
-        assert output["tokens_1"][row] == (
-            None if texts is None else [vector and len(vector) for vector in vectors[1:]]
-        )
+        assert output["tokens_1"][row] == (None if texts is None else [pair and len(pair) for pair in pairs[1:]])
         assert output["truncated_0"][row] == (None if text is None else len(text) > 3)
 
 
 @pytest.mark.parametrize("null", [None, float("nan"), pd.NA])
-def test_nulls_as_pandas_spells_them(null):
-    frame = pd.DataFrame({"text": pd.Series(["a", null], dtype=object), "own": pd.Series([null, "i"], dtype=object)})
-    assert list(embed_frame(EchoModel(), job(instruction=None), frame)["vectors_0"]) == ["|a", None]
+def test_nulls_as_pandas_spells_them(monkeypatch, null):
+    def embed_frame(job, **columns):
+        monkeypatch.setattr(worker, "_load_job", lambda _: (job, EchoModel()))
+        frame = pd.DataFrame({name: pd.Series(rows, dtype=object) for name, rows in columns.items()})
+        (result,) = embed_frames(dataclasses.asdict(job), iter([frame]))
+        return [to_list(cell) for cell in result["vectors_0"]]
 
-    nested = pd.DataFrame({"texts": pd.Series([np.array(["a", null], dtype=object), None], dtype=object)})
-    assert list(embed_frame(EchoModel(), job(nested=(True,)), nested)["vectors_0"]) == [["|a", None], None]
+    assert embed_frame(job(instruction=None), text=["a", null], own=[null, "i"]) == [echo("|a"), None]
+    nested = [np.array(["a", null], dtype=object), None]
+    assert embed_frame(job(nested=(True,)), texts=nested) == [[echo("|a"), None], None]
 
 
-def test_counts_only_where_asked():
-    frame = pd.DataFrame({"text": ["a"]})
-    assert list(embed_frame(EchoModel(), job(), frame)) == ["vectors_0"]
-    assert list(embed_frame(EchoModel(), job(with_counts=True), frame)) == ["vectors_0", "tokens_0", "truncated_0"]
+def test_counts_only_where_asked(embed_rows):
+    columns = {"text": (["a"], TEXTS)}
+    assert list(embed_rows(job(), columns)) == ["vectors_0"]
+    assert list(embed_rows(job(with_counts=True), columns)) == ["vectors_0", "tokens_0", "truncated_0"]
+
+
+@pytest.mark.parametrize("type_", [LISTS, pa.large_list(pa.large_string())])
+def test_slices_and_large_types(type_):
+    """Spark may send slices, and large types if spark.sql.execution.arrow.useLargeVarTypes is set."""
+    rows = pa.array([["a"], ["b", None, "c"], None, [], ["d"]], type_)[1:]
+    (result,) = embed_columns(EchoModel(), job(nested=(True,)), [rows])
+    assert result.field("vectors_0").to_pylist() == [[echo("|b"), None, echo("|c")], None, [], [echo("|d")]]
+
+
+class TestPieces:
+    """A large batch is embedded in pieces, so a worker's memory does not grow with it."""
+
+    @pytest.fixture(autouse=True)
+    def small_pieces(self, monkeypatch):
+        monkeypatch.setattr(worker, "_MAX_BYTES", 40)
+        monkeypatch.setattr(worker, "_BYTES_PER_TEXT", 10)
+
+    @pytest.mark.parametrize(
+        ("rows", "type_", "texts_per_call"),
+        [
+            pytest.param(["a"] * 10, TEXTS, [4, 4, 2], id="texts"),
+            pytest.param(["a" * 20, "b" * 21, "c"], TEXTS, [1, 2], id="long texts"),
+            pytest.param([["a"] * 3, ["b"], None, [], ["c"] * 2], LISTS, [4, 2], id="lists"),
+            pytest.param([["a"], ["b"] * 9, ["c"]], LISTS, [1, 9, 1], id="a list that is too long"),
+            pytest.param([["a" * 20, "b" * 20], ["c"]], LISTS, [2, 1], id="lists of long texts"),
+        ],
+    )
+    def test_texts_per_piece(self, rows, type_, texts_per_call):
+        model = EchoModel()
+        settings = job(nested=(type_ is LISTS,), with_metrics=True)
+        pieces = [*embed_columns(model, settings, [pa.array(rows, type_)])]
+        assert model.calls == texts_per_call
+        vectors = [vector for piece in pieces for vector in piece.field("vectors_0").to_pylist()]
+        expected = [row and [echo(f"|{text}") for text in row] for row in rows]
+        assert vectors == (expected if type_ is LISTS else [echo(f"|{text}") for text in rows])
+        assert [count for piece in pieces for count in piece.field("distinct").to_pylist() if count]
+
+    def test_pandas_gets_smaller_pieces(self, monkeypatch):
+        monkeypatch.setattr(worker, "_MAX_BYTES", 1000)
+        monkeypatch.setattr(worker, "_TEXTS_PER_PANDAS_PIECE", 3)
+        monkeypatch.setattr(worker, "_load_job", lambda _: (job(), EchoModel()))
+        pieces = [*embed_series(dataclasses.asdict(job(model=NOWHERE)), iter([pd.Series(list("abcd"))]))]
+        assert [len(piece) for piece in pieces] == [3, 1]
 
 
 def test_settings_reach_the_model(tiny):
@@ -78,9 +174,9 @@ def test_settings_reach_the_model(tiny):
     text = "a much longer text than the limit lets through " * 3
     expected = model.encode_counted("i: ", [text], max_length=16, long_text="average", batch_size=1)
     settings = job(instruction="i: ", with_counts=True, max_length=16, long_text="average", batch_size=1)
-    output = embed_frame(model, settings, pd.DataFrame({"text": [text]}))
-    np.testing.assert_allclose(output["vectors_0"][0], expected.vectors[0], atol=1e-6)
-    assert output["tokens_0"][0] == expected.tokens[0] > 16
+    (output,) = embed_columns(model, settings, [pa.array([text])])
+    np.testing.assert_allclose(output.field("vectors_0").to_pylist(), expected.vectors, atol=1e-6)
+    assert output.field("tokens_0").to_pylist() == expected.tokens.tolist() and expected.tokens[0] > 16
 
 
 def load(folder, device, file_state=""):
@@ -159,10 +255,45 @@ print(json.dumps([before, torch.get_num_threads(), *(os.environ[name] for name i
 NOWHERE = ModelLocation("tiny", "tiny-float32", "/nowhere", None)
 
 
-@pytest.mark.parametrize("others", [[], [pd.Series(["i"])]], ids=["alone", "with an instruction"])
-def test_a_struct_in_place_of_texts(monkeypatch, others):
-    monkeypatch.setattr(worker, "_load_job", lambda _: (job(), EchoModel()))
-    struct = pd.DataFrame({"title": ["a"], "body": ["b"]})
-    batch = (struct, *others) if others else struct
-    with pytest.raises(TypeError, match="expected a column of texts, got a struct of title, body"):
-        next(embed_series(dataclasses.asdict(job(model=NOWHERE)), iter([batch])))
+@pytest.mark.parametrize("function", [embed_arrays, embed_series])
+class TestArguments:
+    """The arguments of an expression, whose types the driver does not know."""
+
+    @pytest.fixture
+    def call(self, function, monkeypatch):
+        monkeypatch.setattr(worker, "_load_job", lambda _: (job(), EchoModel()))
+
+        def call(*columns):
+            if function is embed_series:
+                columns = [to_series(column) for column in columns]
+            batch = columns[0] if len(columns) == 1 else tuple(columns)
+            return [
+                vector for piece in function(dataclasses.asdict(job(model=NOWHERE)), iter([batch])) for vector in piece
+            ]
+
+        return call
+
+    def test_instructions(self, call):
+        vectors = call(pa.array(["a", None]), pa.array([None, "i"]))
+        assert vectors[0].tolist() if isinstance(vectors[0], np.ndarray) else vectors[0].as_py() == echo("|a")
+
+    def test_only_nulls(self, call):
+        assert [getattr(vector, "as_py", lambda: None)() for vector in call(pa.nulls(2))] == [None, None]
+
+    @pytest.mark.parametrize("others", [[], [pa.array(["i"])]], ids=["alone", "with an instruction"])
+    def test_a_struct(self, call, others):
+        with pytest.raises(TypeError, match="expected a column of texts, got a struct of title, body"):
+            call(pa.array([{"title": "a", "body": "b"}]), *others)
+
+    def test_numbers(self, call):
+        with pytest.raises(TypeError, match="expected a column of texts, got one of int64: cast it to string"):
+            call(pa.array([1]))
+
+    def test_three(self, call):
+        with pytest.raises(ValueError, match="optionally an instruction, got 3 arguments"):
+            call(*[pa.array(["a"])] * 3)
+
+
+def to_series(column):
+    """Return what a pandas UDF gets instead of an array: a series, or a frame for a struct."""
+    return pd.DataFrame(column.to_pylist()) if pa.types.is_struct(column.type) else column.to_pandas()

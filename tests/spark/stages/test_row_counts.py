@@ -19,37 +19,48 @@ of the vectors themselves would embed all rows for a count and for a select of o
 from collections.abc import Iterator
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 from pyspark.sql.functions import pandas_udf
 
-from spark_instructor import InstructorEmbeddings
+from spark_instructor import InstructorEmbeddings, udf
 from spark_instructor.stages import embeddings
 
 ROWS = 12
 
 
-@pytest.fixture
-def count_embedded(monkeypatch, tmp_path):
+KINDS = ["arrow_udf", "pandas_udf"] if hasattr(F, "arrow_udf") else ["pandas_udf"]
+
+
+@pytest.fixture(params=KINDS)
+def count_embedded(request, monkeypatch, tmp_path):
     """Return a function that runs an action and counts the rows that the stage's UDF gets, in all workers together."""
+    if request.param == "pandas_udf":
+        monkeypatch.setattr(udf, "_arrow_udf", None)
     log = tmp_path / "rows"
     path, original = str(log), embeddings.create_stage_udf
 
     def create_counting_udf(job, has_null_texts):
-        udf = original(job, has_null_texts)
-        embed, returns = udf.func, udf.returnType
+        created = original(job, has_null_texts)
+        embed, returns = created.func, created.returnType
 
-        def count(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-            def log_frames():
-                for frame in frames:
-                    with open(path, "a") as file:
-                        file.write(f"{len(frame)}\n")
-                    yield frame
+        def log_rows(batches):
+            for batch in batches:
+                with open(path, "a") as file:
+                    file.write(f"{len(batch)}\n")
+                yield batch
 
-            yield from embed(log_frames())
+        def count_arrays(structs: Iterator[pa.Array]) -> Iterator[pa.Array]:
+            yield from embed(log_rows(structs))
 
-        return pandas_udf(count, returns)
+        def count_frames(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+            yield from embed(log_rows(frames))
+
+        if request.param == "pandas_udf":
+            return pandas_udf(count_frames, returns)
+        return F.arrow_udf(count_arrays, returns)
 
     def count_rows(action):
         log.write_text("")
