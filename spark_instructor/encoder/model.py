@@ -200,7 +200,9 @@ class InstructorModel:
             truncated[i] = tokens[i] < len(ids)
             windows += pair_windows
         vectors = self._embed_windows(windows, len(pairs), normalize, batch_size)
-        return Encoded(vectors[pair_of_row], tokens[pair_of_row], truncated[pair_of_row], len(pairs))
+        if len(pairs) < len(texts):  # otherwise this would only copy, and vectors are large
+            vectors, tokens, truncated = vectors[pair_of_row], tokens[pair_of_row], truncated[pair_of_row]
+        return Encoded(vectors, tokens, truncated, len(pairs))
 
     def _resolve_max_length(self, max_length: int | None) -> int:
         if max_length is None:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StringType, StructField
 
 from ..columns import add_columns, check_new_columns, check_type, column, find_field
-from ..encoder.windows import LONG_TEXT
+from ..encoder.windows import LONG_TEXT, MAX_WINDOWS
 from ..files import local_path
 from ..models.host_cache import HostModel, ModelLocation
 from ..models.prepared import (
@@ -370,7 +370,8 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             with_counts=observation is not None or any(map(is_annotations, fields)),
             with_metrics=observation is not None,
         )
-        texts = [select_texts(field).alias(f"texts_{i}") for i, field in enumerate(fields)]
+        max_tokens = (job.max_length or model.max_length) * (MAX_WINDOWS if job.long_text == "average" else 1)
+        texts = [select_texts(field, max_tokens).alias(f"texts_{i}") for i, field in enumerate(fields)]
         if job.instruction is None:
             texts.append(column(str(self.getInstructionCol())).cast(StringType()).alias("instruction"))
         # An annotation always has a text; an element of array<string> may be null.

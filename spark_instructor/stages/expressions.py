@@ -10,17 +10,39 @@ from ..columns import empty_array, read_column
 from ..worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, name_result
 from .annotation import ANNOTATION, ANNOTATIONS, METADATA, SENTENCE_EMBEDDINGS, is_annotations
 
+_CHARACTERS_PER_WORD = 12  # more than in English or German, so that the beginning of a long text has enough words
+
 
 def utf16_length(text: Column) -> Column:
     """Return the length of a string column in UTF-16 units, as Java counts."""
     return (F.octet_length(F.encode(text, "UTF-16BE")) / 2).cast("int")
 
 
-def select_texts(field: StructField) -> Column:
-    """Return what the UDF receives of an input column: the texts without the rest of their annotations."""
+def select_texts(field: StructField, max_tokens: int) -> Column:
+    """Return what the UDF receives of an input column: the texts without the rest of their annotations.
+
+    ``max_tokens`` is the number of tokens that the model reads of a text at most; see `cut_text`.
+    """
     if is_annotations(field):
-        return F.transform(_filter_nonempty(field), lambda annotation: annotation["result"])
-    return read_column(field)
+        return F.transform(_filter_nonempty(field), lambda annotation: cut_text(annotation["result"], max_tokens))
+    if isinstance(field.dataType, ArrayType):
+        return F.transform(read_column(field), lambda text: cut_text(text, max_tokens))
+    return cut_text(read_column(field), max_tokens)
+
+
+def cut_text(text: Column, max_tokens: int) -> Column:
+    """Return the beginning of a long text if it has more than ``max_tokens`` tokens, and else the text.
+
+    Spark need not send the rest to Python, since it cannot change the vector. A word has at least one token, and the
+    tokens of a word do not depend on the words after it. So a beginning with more than ``max_tokens`` words is enough.
+    A text whose beginning has fewer, such as one without blanks, stays whole; the encoder then finds out how much of
+    it to read.
+    """
+    characters = max_tokens * _CHARACTERS_PER_WORD
+    beginning = F.left(text, F.lit(characters))
+    # Only words with such an end count, since the tokenizer removes some characters, and a word may consist of them.
+    words = F.regexp_count(beginning, F.lit(r"[A-Za-z0-9][ \t\r\n]"))
+    return F.when((F.length(text) > characters) & (words > max_tokens), beginning).otherwise(text)
 
 
 def build_output(field: StructField, result: Column, guard: Column, index: int) -> Column:
