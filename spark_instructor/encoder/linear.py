@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import cpu
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -27,8 +29,7 @@ def _has_pointwise(precision: torch.dtype) -> bool:
 
 def _has_quantized() -> bool:
     # Without VNNI instructions, oneDNN adds pairs of products in 16 bits, which can overflow.
-    has_vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    return _has_onednn() and hasattr(torch.ops.onednn, "qlinear_pointwise") and bool(has_vnni())
+    return _has_onednn() and hasattr(torch.ops.onednn, "qlinear_pointwise") and cpu.has_vnni()
 
 
 def _has_onednn() -> bool:

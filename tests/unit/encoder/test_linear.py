@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spark_instructor.encoder import linear
+from spark_instructor.encoder import cpu, linear
 from spark_instructor.encoder.linear import Linear, QuantizedLinear, quantize
 
 SHAPES = [(1, 1, 1), (3, 7, 5), (130, 256, 513)]
@@ -114,5 +114,5 @@ def test_missing_operators_are_noticed(monkeypatch):
 
 
 def test_no_quantized_operator_without_vnni(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
+    monkeypatch.setattr(cpu, "has_vnni", lambda: False)
     assert not linear._has_quantized()

@@ -56,8 +56,8 @@ class TestGoldens:
         assert_close(encode_cases(InstructorModel.from_pretrained(tiny), cases).vectors, golden_vectors)
 
     @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
-    @pytest.mark.parametrize("batch_size", [1, 32])
-    def test_narrow_precisions(self, tiny, cases, golden_vectors, batch_size, precision):
+    @pytest.mark.parametrize("batch_size", [1, None])
+    def test_narrow_precisions(self, processor, tiny, cases, golden_vectors, batch_size, precision):
         vectors = encode_cases(
             InstructorModel.from_pretrained(tiny, precision=precision), cases, batch_size=batch_size
         ).vectors
