@@ -32,6 +32,7 @@ from ..models.prepared import (
 )
 from .checkpoint import Checkpoint
 from .linear import get_scale_name, quantize
+from .rotation import rotate
 from .tokenizer import build_tokenizer
 from .weights import open_safetensors
 
@@ -60,7 +61,7 @@ def prepare(
             converted to a narrower precision.
         precision: "float32", "bfloat16" or "int8". By default the precision of a prepared folder, and float32 for a
             checkpoint. With int8, each row of a weight matrix has a scale, and activations are quantized while the
-            model runs.
+            model runs; the weights are rotated first, so that no channel is much larger than the others.
         into: The folder to write. By default it is in the cache, under a name that contains the hash of the content.
 
     Returns:
@@ -157,7 +158,9 @@ def _name_checkpoint(folder: Path) -> str:
 
 
 def _hash_model(source_hash: str, precision: str) -> str:
-    return hashlib.sha256(f"{source_hash} {precision} {FORMAT_VERSION}".encode()).hexdigest()
+    # Folders in int8 from before the rotation stay readable, but must not be taken for new ones.
+    conversion = "int8 rotated" if precision == "int8" else precision
+    return hashlib.sha256(f"{source_hash} {conversion} {FORMAT_VERSION}".encode()).hexdigest()
 
 
 def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
@@ -189,7 +192,10 @@ def _write_weights(source: Checkpoint | PreparedModel, precision: str, path: Pat
         return
     tensors: dict[str, Tensor] = {}
     addresses = set()
-    for source_name, source_tensor in _read_tensors(source):
+    source_tensors = _read_tensors(source)
+    if precision == "int8":
+        source_tensors = rotate(source_tensors, source.architecture)
+    for source_name, source_tensor in source_tensors:
         for name, tensor in _convert(source_name, source_tensor, precision):
             # safetensors requires a storage for each tensor, but tensors in a .bin file may share one.
             address = tensor.untyped_storage().data_ptr()
