@@ -13,7 +13,8 @@ import common
 import numpy as np
 import numpy.typing as npt
 
-from spark_instructor.models.prepared import hash_file, publish_folder
+from spark_instructor.models.prepared import hash_file
+from spark_instructor.models.publishing import publish_folder
 
 HERE = Path(__file__).parent
 DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "

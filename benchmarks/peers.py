@@ -18,7 +18,8 @@ import numpy.typing as npt
 from common import cpu_flags
 from inputs import Model, TextSet, text_set
 
-from spark_instructor.models.prepared import PRECISIONS, publish_folder
+from spark_instructor.models.prepared import PRECISIONS
+from spark_instructor.models.publishing import publish_folder
 
 Vectors = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.int64]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 
 __all__ = [
     "JsonObject",
+    "can_map",
     "escape_pattern",
     "is_file",
     "is_valid_name",
@@ -115,6 +117,18 @@ def is_file(path: Path) -> bool:
         raise ValueError(
             f"{path} is not a file but a folder, a device or a broken link. Download the checkpoint again."
         )
+    return True
+
+
+def can_map(path: Path) -> bool:
+    """Tell whether a file can be mapped into memory. A mount through FUSE, such as a Databricks Volume, may refuse."""
+    with path.open("rb") as file:
+        try:
+            mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ).close()
+        except ValueError:  # the file is empty
+            return True
+        except OSError:
+            return False
     return True
 
 

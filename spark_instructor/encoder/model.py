@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ..models.prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
@@ -20,6 +19,7 @@ from .linear import make_product
 from .preparation import prepare_model
 from .t5 import Batch, T5Encoder
 from .tokenizer import T5Tokenizer, warn_if_joined
+from .weights import load_safetensors
 from .windows import LONG_TEXT, MAX_WINDOWS, Window, cut_windows
 
 _CPU_BATCH_TOKENS = 512
@@ -46,7 +46,7 @@ class InstructorModel:
     """A loaded INSTRUCTOR model. Use `from_pretrained` or `load` to create one."""
 
     def __init__(self, prepared: PreparedModel, device: torch.device) -> None:
-        tensors = load_file(prepared.path / WEIGHTS, device=str(device))
+        tensors = load_safetensors(prepared.path / WEIGHTS, str(device))
         self.prepared = prepared
         self._device = device
         on_cpu = device.type == "cpu"
@@ -89,7 +89,9 @@ class InstructorModel:
 
     @classmethod
     def load(cls, prepared: str | os.PathLike[str], device: str = "cpu") -> InstructorModel:
-        """Load a prepared folder (see `prepare`) on "cpu", "cuda" or "cuda:N". On a CPU, the weights are memory-mapped.
+        """Load a prepared folder (see `prepare`) on "cpu", "cuda" or "cuda:N".
+
+        On a CPU, the weights are memory-mapped if the file system permits it.
 
         Raises FileNotFoundError if a file is missing and ValueError if one is damaged.
         """

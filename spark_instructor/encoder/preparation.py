@@ -25,11 +25,11 @@ from ..models.prepared import (
     cached_path,
     is_prepared,
     make_folder_name,
-    publish_folder,
     read_prepared,
     to_file_name,
     write_manifest,
 )
+from ..models.publishing import create_folder, is_free, publish_folder
 from .checkpoint import Checkpoint
 from .linear import get_scale_name, quantize
 from .rotation import rotate
@@ -118,9 +118,12 @@ def _prepare(folder: Path, precision: str | None, target: Path | None) -> Prepar
         precision = precision or "float32"
         name, model_hash = _name_checkpoint(folder), _hash_model(source.hash_content(), precision)
 
-    target = target or cached_path(make_folder_name(name, precision, model_hash))
+    if target is None:
+        target = cached_path(make_folder_name(name, precision, model_hash))
+    else:
+        create_folder(target.parent)
     if not is_prepared(target):
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        if not is_free(target):
             _refuse_occupied(target)
         logger.info("Preparing %s in %s: writing %s", name, precision, target)
         start = time.perf_counter()
@@ -135,8 +138,6 @@ def _prepare(folder: Path, precision: str | None, target: Path | None) -> Prepar
                 max_length=source.max_length,
                 architecture=source.architecture,
             )
-            for file in new.iterdir():
-                file.chmod(0o644)  # executors may run as another user, whatever the umask and safetensors set
         logger.info("Prepared %s in %s in %.1f seconds", name, precision, time.perf_counter() - start)
     model = read_prepared(target)
     if model.hash != model_hash:  # also if another process has just written something else there

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, load_file
 from torch import Tensor
 
-from ..files import is_file, is_valid_name, read_json, short_repr
+from ..files import can_map, is_file, is_valid_name, read_json, short_repr
 
 ReadTensor = Callable[[str], Tensor]
 
@@ -72,9 +73,22 @@ def open_weights(folder: Path) -> Weights:
     raise FileNotFoundError(f"{folder} has no weights: expected model.safetensors or pytorch_model.bin")
 
 
+def load_safetensors(path: Path, device: str) -> dict[str, Tensor]:
+    """Load the tensors of a safetensors file. On a CPU they are mapped, so that processes share the pages of the file.
+
+    If the file cannot be mapped, it is read, and this process then has its own copy.
+    """
+    if can_map(path):
+        return load_file(path, device=device)
+    return {name: tensor.to(device) for name, tensor in load(path.read_bytes()).items()}
+
+
 def open_safetensors(path: Path) -> Mapping[str, ReadTensor]:
     """Map each tensor's name in a safetensors file to a function that reads it; raise ValueError for a damaged file."""
     try:
+        if not can_map(path):
+            tensors = load(path.read_bytes())
+            return dict.fromkeys(tensors, tensors.__getitem__)
         file = safe_open(str(path), framework="pt")
         return dict.fromkeys(file.keys(), file.get_tensor)  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as error:
@@ -113,7 +127,7 @@ def _load_pickle(path: Path) -> Mapping[str, Tensor]:
         is_zip = _is_zip(path)
         if is_zip and _is_compressed(path):  # torch would map the compressed bytes as if they were the numbers
             raise pickle.UnpicklingError("its records are compressed")
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip and can_map(path))
     except pickle.UnpicklingError as error:
         reason, _, _ = str(error).partition("\n")
         raise ValueError(

@@ -15,8 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ..files import can_map
 from .installed import find_installed
-from .prepared import PreparedModel, is_prepared, private_folder, publish_folder, read_prepared
+from .prepared import WEIGHTS, PreparedModel, is_prepared, private_folder, read_prepared
+from .publishing import publish_folder
 
 Prepare = Callable[..., PreparedModel]
 """The encoder's `prepare_model`. Modules here receive it as an argument, since the encoder is in a layer above them."""
@@ -48,33 +50,28 @@ class HostModel(NamedTuple):
 
     folder: str
     file_state: str
-    """Inode, size and modification time of each file, as JSON. It changes if somebody replaces a file."""
+    """Size and modification time of each file, as JSON. It changes if somebody replaces a file."""
 
 
 def locate_model(location: ModelLocation, *, prepare: Prepare) -> HostModel:
     """Find a model on this host and verify it.
 
-    If Spark sent the model as an archive, it is copied into the cache of this host. An installed checkpoint is
-    prepared there, by ``prepare``, which is the encoder's `prepare_model`.
+    If Spark sent the model as an archive, it is copied into the cache of this host, and so is a model whose file system
+    does not let processes map it. An installed checkpoint is prepared there, by ``prepare``, which is the encoder's
+    `prepare_model`.
 
     Raises FileNotFoundError, naming the model and the path, if the model is not on this host, and ValueError if a
     file is not the one that was prepared, or if the installed model is not the one that the driver has.
     """
-    if location.path is not None:
-        if not is_prepared(Path(location.path)):
-            raise FileNotFoundError(
-                f"this host cannot read the model '{location.name}' at {location.path}. The driver assumed that all "
-                "machines share this path (because of sharedFolder, /Volumes or a local master). Mount it on this "
-                "host, or unset sharedFolder so that Spark sends the model."
-            )
-        return _verify_once(location.path)
+    source = _find_folder(location)
+    model = read_prepared(source) if source is not None and is_prepared(source) else None
+    if model is not None:
+        if location.installed is not None:
+            _check_installed(location, model, model.path)
+        if can_map(model.path / WEIGHTS):
+            return _verify_once(model)
 
-    installed = _find_installed(location) if location.installed is not None else None
-    if installed is not None and is_prepared(installed):
-        _check_installed(location, read_prepared(installed), installed)
-        return _verify_once(str(installed))
-
-    folder = _get_cache_dir() / location.folder_name
+    folder = _get_cache_dir() / (location.folder_name if model is None else model.folder_name)
     try:
         return _use(folder)
     except (FileNotFoundError, ValueError):
@@ -84,13 +81,28 @@ def locate_model(location: ModelLocation, *, prepare: Prepare) -> HostModel:
             except (FileNotFoundError, ValueError):
                 shutil.rmtree(folder, ignore_errors=True)
             with publish_folder(folder) as new:
-                if installed is not None:
-                    _prepare_installed(location, installed, new, prepare)
+                if model is not None:
+                    _copy_model(model, new)
+                elif source is not None:
+                    _prepare_installed(location, source, new, prepare)
                 else:
                     _copy_archive(_find_archive(location), new)
-            model = _use(folder)
+            host_model = _use(folder)
     delete_unused_models()
-    return model
+    return host_model
+
+
+def _find_folder(location: ModelLocation) -> Path | None:
+    """Return the folder of a model that Spark did not send; None for an archive."""
+    if location.path is not None:
+        if not is_prepared(Path(location.path)):
+            raise FileNotFoundError(
+                f"this host cannot read the model '{location.name}' at {location.path}. The driver assumed that all "
+                "machines share this path (because of sharedFolder, /Volumes or a local master). Mount it on this "
+                "host, or unset sharedFolder so that Spark sends the model."
+            )
+        return Path(location.path)
+    return _find_installed(location) if location.installed is not None else None
 
 
 def _use(folder: Path) -> HostModel:
@@ -105,7 +117,7 @@ def _use(folder: Path) -> HostModel:
         with suppress(OSError):  # a network file system may not lock folders; then nobody deletes them either
             fcntl.flock(descriptor, fcntl.LOCK_SH)
     os.utime(folder)  # the time of the last use
-    return _verify_once(str(folder))
+    return _verify_once(read_prepared(folder))
 
 
 def delete_unused_models(max_age: float = _MAX_AGE, max_bytes: float | None = None) -> dict[Path, int]:
@@ -155,22 +167,21 @@ def _delete_unless_used(folder: Path) -> bool:
     return True
 
 
-def _verify_once(folder: str) -> HostModel:
+def _verify_once(model: PreparedModel) -> HostModel:
     """Check that a prepared folder holds what was prepared.
 
-    The files are hashed once per host, and again if the inode, size or time of one has changed since then; the
-    cache of this host remembers the last verified state.
+    The files are hashed once per host, and again if the size or time of one has changed since then; the cache of this
+    host remembers the last verified state. Inodes do not count, because mounts through FUSE may change them any time.
     """
-    model = read_prepared(folder)
     stats = {name: (model.path / name).stat() for name in model.file_hashes}
-    file_state = json.dumps({name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()})
+    file_state = json.dumps({name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()})
     record = _record(model.path)
     if not _contains(record, file_state):
         with _lock(record):
             if not _contains(record, file_state):
                 model.verify()
                 record.write_text(file_state)
-    return HostModel(folder, file_state)
+    return HostModel(str(model.path), file_state)
 
 
 def _record(folder: Path) -> Path:
@@ -261,11 +272,15 @@ def list_archive_folders() -> list[str | Path]:
 
 def _copy_archive(source: Path, target: Path) -> None:
     if source.is_dir():
-        for file in read_prepared(source).paths:
-            _link(file, target / file.name)
+        _copy_model(read_prepared(source), target)
     else:
         with zipfile.ZipFile(source) as archive:
             archive.extractall(target)
+
+
+def _copy_model(model: PreparedModel, target: Path) -> None:
+    for file in model.paths:
+        _link(file, target / file.name)
 
 
 def _link(file: Path, target: Path) -> None:

@@ -12,18 +12,13 @@ This module needs neither torch nor Spark, so the driver and the executors can b
 from __future__ import annotations
 
 import dataclasses
-import errno
-import glob
 import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
-import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +31,6 @@ MANIFEST = "prepared.json"
 PRECISIONS = ("float32", "bfloat16", "int8")
 MAX_LENGTH = 2**20
 """The largest token limit that a model may have. The table of position biases grows with the limit."""
-_MAX_SECONDS_TO_WRITE = 24 * 3600  # no folder takes that long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,40 +296,3 @@ def hash_file(path: Path) -> str:
         while block := file.read(1 << 22):
             sha256.update(block)
     return sha256.hexdigest()
-
-
-@contextmanager
-def publish_folder(final: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``final`` and rename it to ``final`` if the block succeeds.
-
-    Nobody ever sees a partly written ``final``. After an error the temporary folder is deleted, and if another
-    process was faster, its folder stays. The temporary folder of a killed process is deleted a day later.
-
-    Raises OSError, with advice, if the disk is full.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in final.parent.glob(f".{glob.escape(final.name)}-*"):
-        with suppress(FileNotFoundError):  # another process has just renamed it
-            if time.time() - abandoned.stat().st_mtime > _MAX_SECONDS_TO_WRITE:
-                shutil.rmtree(abandoned, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        try:
-            temporary.rename(final)
-        except OSError:
-            if not is_prepared(final):
-                raise
-    except Exception as error:
-        # tokenizers and safetensors give the error number only in the message.
-        match = re.search(r"\(os error (\d+)\)", str(error))
-        number = error.errno if isinstance(error, OSError) else match and int(match[1])
-        if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            f"there is no room for the prepared model {final} ({os.strerror(number)}). Free some space or use another "
-            "disk: HF_HOME sets the folder of the cache, TMPDIR the folder in which executors keep models."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

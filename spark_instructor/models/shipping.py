@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from .host_cache import ModelLocation, Prepare
 from .installed import find_installed, to_installed_name
 from .prepared import PreparedModel, is_prepared, read_prepared
+from .publishing import publish_file
 
 _log = logging.getLogger(__name__)
 
@@ -132,13 +133,10 @@ def _zip(model: PreparedModel, archive: Path) -> None:
     """Write the archive of a model. Nobody sees it before it is complete, and equal models give equal bytes."""
     _log.info("Packing %s for the executors (%.0f MB)", archive.name, model.size / 1e6)
     model.verify()  # on an executor the message could not name the folder of the driver
-    with tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=archive.parent) as folder:
-        new = Path(folder, archive.name)
-        with zipfile.ZipFile(new, "w") as file:
-            for path in model.paths:
-                entry = zipfile.ZipInfo(path.name)  # uncompressed, and always of the same date
-                entry.file_size = path.stat().st_size
-                entry.external_attr = 0o644 << 16
-                with path.open("rb") as source, file.open(entry, "w") as target:
-                    shutil.copyfileobj(source, target, 1 << 22)
-        new.replace(archive)
+    with publish_file(archive) as new, zipfile.ZipFile(new, "w") as file:
+        for path in model.paths:
+            entry = zipfile.ZipInfo(path.name)  # uncompressed, and always of the same date
+            entry.file_size = path.stat().st_size
+            entry.external_attr = 0o644 << 16
+            with path.open("rb") as source, file.open(entry, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 22)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from .installed import ENTRY_POINTS, PACKAGED, to_installed_name
 from .prepared import FORMAT_VERSION, PreparedModel
+from .publishing import publish_file
 from .registry import LICENSES, MODEL_CARD
 
 _METADATA = """\
@@ -56,14 +57,11 @@ def build_wheel(model: PreparedModel, checkpoint: Path, output: Path) -> Path:
     contents[f"{dist_info}/WHEEL"] = _WHEEL
     contents[f"{dist_info}/entry_points.txt"] = f"[{ENTRY_POINTS}]\n{name} = {package}\n"
 
-    output.mkdir(parents=True, exist_ok=True)
     wheel = output / f"{package}-{version}-py3-none-any.whl"
-    partial = wheel.with_suffix(".partial")
     record = f"{dist_info}/RECORD"
-    with zipfile.ZipFile(partial, "w") as archive:
+    with publish_file(wheel) as new, zipfile.ZipFile(new, "w") as archive:
         lines = [_add(archive, name, content) for name, content in contents.items()]
         _add(archive, record, "".join([*lines, f"{record},,\n"]))
-    partial.replace(wheel)
     return wheel
 
 

@@ -23,9 +23,9 @@ from ..models.prepared import (
     PreparedModel,
     cached_path,
     is_prepared,
-    publish_folder,
     read_prepared,
 )
+from ..models.publishing import publish_folder
 from ..models.registry import find_checkpoint, find_local_folder
 from ..models.shipping import is_local, ship_model
 from ..udf import check_worker_python, create_stage_udf

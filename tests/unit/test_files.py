@@ -1,12 +1,13 @@
 """How paths that users pass are interpreted."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from spark_instructor.encoder import prepare
-from spark_instructor.files import escape_pattern, local_path
+from spark_instructor.files import can_map, escape_pattern, local_path
 
 
 class TestLocalPath:
@@ -56,6 +57,20 @@ class TestLocalPath:
             prepare(tiny, into="s3://bucket/models")
         assert list(tmp_path.iterdir()) == []
         assert prepare(tiny.as_uri(), into=f"file:{tmp_path}/a%20b") == tmp_path / "a b"
+
+
+def test_can_map(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    assert can_map(file)
+    file.write_bytes(b"content")
+    assert can_map(file)
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+    assert not can_map(file)
 
 
 @pytest.mark.parametrize(

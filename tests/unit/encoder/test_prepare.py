@@ -46,12 +46,13 @@ class TestResult:
     @pytest.mark.parametrize("umask", [0o022, 0o077])
     def test_three_files_for_all_to_read(self, checkpoint, tmp_path, umask):
         before = os.umask(umask)
-        prepared = prepare(checkpoint, into=tmp_path / "prepared")
+        prepared = prepare(checkpoint, into=tmp_path / "shared" / "models" / "prepared")
         os.umask(before)
-        assert prepared == tmp_path / "prepared"
+        assert prepared == tmp_path / "shared" / "models" / "prepared"
         assert names_in(prepared) == FILES
         # Executors may run as a different user from the driver.
-        assert prepared.stat().st_mode & 0o777 == 0o755
+        for folder in (prepared, *prepared.parents[:2]):
+            assert folder.stat().st_mode & 0o777 == 0o755
         assert {path.stat().st_mode & 0o444 for path in prepared.iterdir()} == {0o444}
 
     def test_manifest(self, checkpoint):

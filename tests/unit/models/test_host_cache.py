@@ -337,7 +337,7 @@ def list_folders(cache):
 
 
 def verify(folder):
-    return _verify_once(str(folder)).file_state
+    return _verify_once(read_prepared(folder)).file_state
 
 
 class TestVerifyOnce:

@@ -12,7 +12,8 @@ from checkpoints import edit_json, write_checkpoint
 
 from spark_instructor import list_prepared
 from spark_instructor.encoder import preparation, prepare
-from spark_instructor.models.prepared import get_cache_dir, publish_folder, read_prepared
+from spark_instructor.models.prepared import get_cache_dir, read_prepared
+from spark_instructor.models.publishing import publish_folder
 
 
 @pytest.fixture(scope="module")
@@ -189,47 +190,6 @@ class TestNoCache:
         assert other.parent == fallback
         with pytest.warns(UserWarning, match="cannot be written"):
             assert {model.path for model in list_prepared()} == {prepared, other}
-
-
-class TestPublish:
-    def test_takes_its_name_at_the_end(self, tmp_path):
-        final = tmp_path / "a" / "b"
-        with publish_folder(final) as new:
-            (new / "file").write_text("content")
-            assert not final.exists()
-        assert (final / "file").read_text() == "content"
-        assert list(final.parent.iterdir()) == [final]
-
-    def test_what_a_killed_process_left_goes_a_day_later(self, tmp_path):
-        final, left, young, other = (tmp_path / name for name in ("b", ".b-left", ".b-young", ".c-left"))
-        for folder in (left, young, other):
-            folder.mkdir()
-        for folder in (left, other):
-            os.utime(folder, (1, 1))
-        with publish_folder(final):
-            pass
-        assert {*tmp_path.iterdir()} == {final, young, other}
-
-    @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-    def test_leaves_nothing_after_an_error(self, tmp_path, error):
-        with pytest.raises(error), publish_folder(tmp_path / "final") as new:
-            (new / "file").write_text("content")
-            raise error
-        assert list(tmp_path.iterdir()) == []
-
-    def test_first_one_stays(self, prepared):
-        before = {path.name: path.stat().st_ino for path in prepared.iterdir()}
-        with publish_folder(prepared) as new:
-            (new / "prepared.json").write_text("{}")
-        assert {path.name: path.stat().st_ino for path in prepared.iterdir()} == before
-        assert list(prepared.parent.iterdir()) == [prepared]
-
-    def test_does_not_replace_another_folder(self, tmp_path):
-        (tmp_path / "final").mkdir()
-        (tmp_path / "final" / "mine").write_text("content")
-        with pytest.raises(OSError, match="final"), publish_folder(tmp_path / "final") as new:
-            (new / "prepared.json").write_text("{}")
-        assert [path.name for path in (tmp_path / "final").iterdir()] == ["mine"]
 
 
 def test_needs_no_torch(prepared):
