@@ -1,8 +1,8 @@
-"""A job with installed models, on executors that share nothing with the driver but the Python environment.
+"""A job with installed models, on executors that share only the Python environment with the driver.
 
-Usage: installed_job.py MODEL FOLDER, with the name of a model that is installed as a wheel. FOLDER is the executors'
-HOME and contains their TMPDIR; the job leaves findings.json there. The environment gives the driver a HOME and an
-HF_HOME of its own.
+Usage: installed_job.py MODEL FOLDER. MODEL is the name of a model that is installed as a wheel. FOLDER becomes the HOME
+of the executors and contains their TMPDIR; the job writes findings.json there. The environment must give the driver a
+HOME and an HF_HOME of its own.
 """
 
 import json
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from isolated_executors import isolate_executors
 from pyspark.sql import SparkSession
 
 from spark_instructor import InstructorEmbeddings
@@ -38,24 +39,14 @@ def look(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def main(model, folder):
-    (folder / "tmp").mkdir(parents=True)
-    spark = (
-        SparkSession.builder.master("local-cluster[2,1,1024]")
-        .config("spark.executorEnv.HOME", str(folder))
-        .config("spark.executorEnv.HF_HOME", str(folder / "hf"))
-        .config("spark.executorEnv.TMPDIR", str(folder / "tmp"))
-        .config("spark.task.maxFailures", "1")
-        .config("spark.scheduler.minRegisteredResourcesRatio", "1.0")
-        .config("spark.scheduler.maxRegisteredResourcesWaitingTime", "60s")
-        .getOrCreate()
-    )
+    spark = isolate_executors(SparkSession.builder.master("local-cluster[2,1,1024]"), folder).getOrCreate()
     demo.embed_passages(spark, "instructor_tiny", str(folder / "demo.parquet"))
     texts = spark.createDataFrame([(text,) for text in TEXTS], "text string").repartition(4)
     InstructorEmbeddings(model="instructor_tiny", precision="bfloat16").save(str(folder / "saved"))
     saved = InstructorEmbeddings.load(str(folder / "saved")).setInputCols("text").setOutputCol("vector")
     installed = InstructorEmbeddings.pretrained(model).setInputCols("text").setOutputCol("vector")
     embedded = {"saved": saved.transform(texts), "installed": installed.transform(texts)}
-    shutil.rmtree(os.environ["HF_HOME"])  # between transform and the action
+    shutil.rmtree(os.environ["HF_HOME"])  # the driver's files are gone before the action
     findings = {name: {row.text: row.vector for row in frame.collect()} for name, frame in embedded.items()}
     seen = texts.mapInPandas(look, "executor string, models array<string>, files array<string>").distinct().collect()
     findings["executors"] = [row.asDict() for row in seen]

@@ -1,7 +1,7 @@
-"""Notebooks of one cluster: processes over one SparkContext, as Databricks, Livy and Zeppelin run them.
+"""Notebooks of one cluster: Python processes that share a SparkContext, as Databricks, Livy and Zeppelin run them.
 
-Usage: notebooks_job.py CHECKPOINT FOLDER. FOLDER gets the executors' TMPDIR and findings.json. The process that starts
-the SparkContext runs two notebooks with the gateway of its JVM: ``notebooks_job.py notebook CHECKPOINT``.
+Usage: notebooks_job.py CHECKPOINT FOLDER. The TMPDIR of the executors and findings.json are in FOLDER. The process that
+starts the SparkContext runs two notebooks with the gateway of its JVM: ``notebooks_job.py notebook CHECKPOINT``.
 """
 
 import json
@@ -67,7 +67,7 @@ def embed(spark, checkpoint):
 
 
 def catch_error(function, *arguments):
-    """Return the result, or what the error says: each finding is a test of its own."""
+    """Return the result or the message of the error; tests check each finding on its own."""
     try:
         return function(*arguments)
     except Exception as error:

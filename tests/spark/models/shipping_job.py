@@ -1,7 +1,8 @@
 """A job whose driver and executors share nothing but Spark; test_shipping.py runs it and reads its findings.
 
-Usage: shipping_job.py KIND CHECKPOINT FOLDER, with KIND classic or connect, in an environment whose HOME and
-HF_HOME are the driver's alone. FOLDER is the executors' HOME and, in it, TMPDIR; findings.json is left there.
+Usage: shipping_job.py KIND CHECKPOINT FOLDER. KIND is classic or connect. FOLDER becomes the HOME of the executors and
+contains their TMPDIR; the job writes findings.json there. The environment must give the driver a HOME and an HF_HOME of
+its own.
 """
 
 import json
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from isolated_executors import isolate_executors
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -21,8 +23,8 @@ from spark_instructor import InstructorEmbeddings
 TEXTS = [f"text number {i}" for i in range(16)]
 
 
-def loaded_models(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """What this Python worker has loaded, and for which executor it works."""
+def list_models(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Return which models this Python worker has loaded, and the executor that it belongs to."""
     from pyspark import SparkFiles
 
     from spark_instructor import worker
@@ -34,19 +36,10 @@ def loaded_models(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def main(kind, checkpoint, folder):
-    (folder / "tmp").mkdir(parents=True)
     builder = SparkSession.builder
     cluster = "local-cluster[2,1,1024]"
     builder = builder.remote(cluster) if kind == "connect" else builder.master(cluster)
-    spark = (
-        builder.config("spark.executorEnv.HOME", str(folder))
-        .config("spark.executorEnv.HF_HOME", str(folder / "hf"))
-        .config("spark.executorEnv.TMPDIR", str(folder / "tmp"))
-        .config("spark.task.maxFailures", "1")
-        .config("spark.scheduler.minRegisteredResourcesRatio", "1.0")
-        .config("spark.scheduler.maxRegisteredResourcesWaitingTime", "60s")
-        .getOrCreate()
-    )
+    spark = isolate_executors(builder, folder).getOrCreate()
     texts = spark.createDataFrame([(text,) for text in TEXTS], "text string").repartition(4)
     saved = folder / "saved"
     InstructorEmbeddings.loadSavedModel(str(checkpoint)).setInputCols("text").setOutputCol("vector").save(str(saved))
@@ -54,23 +47,23 @@ def main(kind, checkpoint, folder):
     shipped = stage.transform(texts)
     shared = stage.copy().setSharedFolder(str(folder / "shared")).transform(texts)
 
-    # Between transform and the first action all goes that the driver had; the executors have what was sent.
+    # Everything that the driver had is gone before the first action; the executors have what Spark sent to them.
     for gone in (checkpoint, saved, Path(os.environ["HF_HOME"])):
         shutil.rmtree(gone)
-    findings = {"shipped": vectors(shipped), "shared": vectors(shared)}
-    models = shipped.select("text").mapInPandas(loaded_models, "executor string, folder string")
+    findings = {"shipped": collect_vectors(shipped), "shared": collect_vectors(shared)}
+    models = shipped.select("text").mapInPandas(list_models, "executor string, folder string")
     findings["models"] = [list(row) for row in models.distinct().collect()]
 
     shutil.rmtree(folder / "shared")
     try:
         shared.select(F.size("vector")).collect()
-    except Exception as error:  # of another class on each kind of session; what it says is what counts
+    except Exception as error:  # its class depends on the kind of session, its message does not
         findings["error"] = str(error)
     (folder / "findings.json").write_text(json.dumps(findings))
     spark.stop()
 
 
-def vectors(embedded):
+def collect_vectors(embedded):
     return {row.text: row.vector for row in embedded.collect()}
 
 

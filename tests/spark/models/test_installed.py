@@ -1,4 +1,4 @@
-"""Installed models reach the executors without being sent: instructor_tiny and a model that is installed as a wheel."""
+"""Spark does not send installed models, which are instructor_tiny and models that are installed as wheels."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_executors_of_other_hosts(tmp_path):
 
 
 def test_no_kind_of_session_sends_it(spark, monkeypatch, tmp_path):
-    """However the driver got the model: a saved stage has instructor_tiny in a folder of its own."""
+    """It does not matter how the driver got the model: a saved stage keeps instructor_tiny in its own folder."""
     monkeypatch.setattr(shipping, "is_local", lambda spark: False)
     monkeypatch.setattr(shipping, "_zip", None)
     stage = InstructorEmbeddings(model="instructor_tiny", inputCols="text", outputCol="vector", precision="int8")

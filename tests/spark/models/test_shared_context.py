@@ -1,4 +1,4 @@
-"""Several Python processes over one SparkContext, as on a shared cluster."""
+"""Several Python processes share a SparkContext, as on a shared cluster."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.one_kind]
 
 @pytest.fixture(scope="module")
 def temporary(tmp_path_factory):
-    """The driver's TMPDIR, in which the JVM keeps its files too."""
+    """Return the TMPDIR of the driver, where the JVM keeps its files too."""
     return tmp_path_factory.mktemp("driver")
 
 

@@ -1,4 +1,4 @@
-"""How the prepared model reaches the executors, proved on executors that see nothing of the driver's."""
+"""How a prepared model reaches the executors, also those that cannot read the files of the driver."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def ship(spark, model, shared=False):
 @pytest.mark.one_kind
 @pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=[needs_connect, pytest.mark.exhaustive])])
 def test_executors_of_other_hosts(tiny_model, tmp_path, kind):
-    """Two executors with a HOME and a TMPDIR of their own; all that the driver had goes before the first action."""
+    """The executors have their own HOME and TMPDIR, and the driver's files are gone before the first action."""
     driver, executors = tmp_path / "driver", tmp_path / "executors"
     checkpoint = copy_tiny(tmp_path / "checkpoint")
     homes = {"HOME": driver, "HF_HOME": driver / "hf", "SPARK_WORKER_DIR": tmp_path / "work"}
@@ -39,7 +39,7 @@ def test_executors_of_other_hosts(tiny_model, tmp_path, kind):
     for how in ("shipped", "shared"):
         assert_embedded(tiny_model, "", found[how], found[how].values())
 
-    # The workers of both executors map one folder of the host, and one that Spark unpacked is nobody's model.
+    # The workers of both executors load the same folder in the cache of the host, not what Spark unpacked.
     (cache,) = (executors / "tmp").glob("spark_instructor-*")
     (model,) = (path for path in cache.iterdir() if path.is_dir())
     of_executors = {executor for executor, _ in found["models"]}
@@ -71,7 +71,7 @@ def test_path_or_archive(spark, session_kind, model, monkeypatch):
 
 @pytest.fixture
 def sent(spark, session_kind, monkeypatch):
-    """Names of the archives that go to Spark, also on a local master."""
+    """Return the list of the names of archives that go to Spark, which then includes local masters."""
     names = []
     owner, method = (spark, "addArtifacts") if session_kind.connect else (spark.sparkContext, "addArchive")
     add = getattr(owner, method)
@@ -114,7 +114,7 @@ def test_another_process_has_sent_the_model(spark, model, sent, tmp_path):
 
 
 def test_serverless_compute(model, monkeypatch):
-    """No such session is here; the driver says what works before it sends anything."""
+    """The driver says what works before it sends anything. The session is a stand-in."""
     events = []
 
     class Session:
@@ -151,7 +151,7 @@ def test_an_archive_that_a_cleaner_removed(spark, session_kind, model, sent):
 
 
 def test_zip_is_stored(model, tmp_path):
-    """Weights do not compress, and executors should not spend their time on it."""
+    """Weights do not compress, so executors should not spend time on it."""
     shipping._zip(model, tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert {one.compress_type for one in archive.infolist()} == {zipfile.ZIP_STORED}
@@ -178,7 +178,7 @@ def test_shared_folder(spark, tiny, tiny_model, tmp_path):
 
 @pytest.mark.one_kind
 def test_a_uri_is_no_folder(spark, tiny, tmp_path, monkeypatch):
-    """It is refused on the driver, which once made a folder named s3: in its working directory."""
+    """The driver refuses it, and creates no folder named s3: in its working directory."""
     monkeypatch.chdir(tmp_path)
     data = spark.createDataFrame([("a text",)], "text string")
     stages = [

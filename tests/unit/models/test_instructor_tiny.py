@@ -1,4 +1,4 @@
-"""The packaged model: what the model card and the demo say of it."""
+"""The packaged model: whether what the model card and the demo say about it is true."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def rows(name):
 
 @pytest.mark.oracle
 def test_same_vectors_in_sentence_transformers(model):
-    """As it comes: its configuration says float32, and that the instruction is not pooled."""
+    """sentence-transformers needs no settings: the configuration says float32 and not to pool the instruction."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
     peer = sentence_transformers.SentenceTransformer(str(FOLDER), device="cpu")
     texts = ["", "  blank  ", "Ünïcode ＡＢＣ ß", "word " * 700, *(row["text"] for row in rows("passages.jsonl")[::10])]
@@ -35,7 +35,7 @@ def test_same_vectors_in_sentence_transformers(model):
 
 
 def test_is_small():
-    """Under 16 MB with its card, or it would weigh on every install."""
+    """The model and its card take less than 16 MB, because every installation contains them."""
     assert sum(file.stat().st_size for file in FOLDER.rglob("*")) < 16e6
 
 

@@ -1,4 +1,4 @@
-"""The prepared folder: reading, checking and listing it, and giving it its name."""
+"""The prepared folder: how it is read, checked, listed and named."""
 
 import dataclasses
 import os
@@ -34,7 +34,7 @@ class TestRead:
         assert model.folder_name == f"model-float32-{model.content_hash[:16]}"
 
     def test_key_is_of_the_content(self, prepared):
-        """A folder may say any hash of itself, and still not be taken for another model."""
+        """The hash that a manifest claims has no effect on the name, so a folder cannot pretend to be another model."""
         model = read_prepared(prepared)
         assert dataclasses.replace(model, hash="0" * 64).folder_name == model.folder_name
         assert dataclasses.replace(model, max_length=99).folder_name != model.folder_name
@@ -87,7 +87,7 @@ class TestRead:
         assert read_prepared(prepared) == before
 
     def test_verify(self, prepared):
-        """Sizes are looked at always; contents only on demand."""
+        """`read_prepared` checks the sizes of the files, and `verify` their contents."""
         read_prepared(prepared).verify()
         with (prepared / "model.safetensors").open("r+b") as file:
             file.seek(-1, os.SEEK_END)
@@ -121,7 +121,7 @@ class TestList:
         assert len(list_prepared(prepared.parent)) == 2
 
     def test_one_bad_folder(self, prepared, checkpoint):
-        """It does not hide the others, and is not passed over in silence."""
+        """The other folders are listed, and a warning names the damaged one."""
         bad = prepare(checkpoint, into=prepared.parent / "bad")
         edit_json(bad / "prepared.json", format_version=99)
         with pytest.warns(UserWarning, match=r"bad has format version 99"):
@@ -145,7 +145,7 @@ class TestList:
     ids=str,
 )
 def test_cache_dir(monkeypatch, tmp_path, variables, folder):
-    """Beside the hub's own cache, wherever that is."""
+    """The cache is beside the one of huggingface_hub, whatever the environment says about that."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -157,7 +157,7 @@ def test_cache_dir(monkeypatch, tmp_path, variables, folder):
 
 
 class TestNoCache:
-    """Users of containers often have no home, or one that they cannot write."""
+    """The cache cannot be written, as in containers whose user has no home folder."""
 
     @pytest.fixture
     def fallback(self, tmp_path, monkeypatch):
@@ -193,7 +193,7 @@ class TestNoCache:
 
 
 def test_needs_no_torch(prepared):
-    """The driver's side reads manifests; it should not pay for torch."""
+    """Drivers read manifests and should not have to import torch for that."""
     code = "import sys; from spark_instructor.models.prepared import read_prepared; read_prepared(sys.argv[1]); "
     code += "assert not {'torch', 'numpy', 'pyspark'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code, prepared], check=True)

@@ -1,4 +1,4 @@
-"""Wheels of models: what they contain, and what pip makes of them."""
+"""Wheels of models: what they contain, and what pip installs from them."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ def test_pip_installs_it(checkpoint, model, tmp_path, monkeypatch):
 
 
 def test_record_is_right(checkpoint, model, tmp_path):
-    """Some installers check it, but pip does not."""
+    """Some installers check RECORD, but pip does not."""
     with zipfile.ZipFile(build_wheel(model, checkpoint, tmp_path)) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
         (record,) = (name for name in contents if name.endswith(".dist-info/RECORD"))
@@ -70,7 +70,7 @@ def test_model_card_and_license_travel_along(model, tmp_path):
 
 
 def test_same_model_same_bytes(checkpoint, model, tmp_path):
-    """Two machines that build a wheel of one model get the same file, and another precision has another name."""
+    """Two machines that build a wheel of the same model get the same bytes; another precision gives another name."""
     first, second = (build_wheel(model, checkpoint, tmp_path / name) for name in ("first", "second"))
     assert first.name == second.name
     assert first.read_bytes() == second.read_bytes()

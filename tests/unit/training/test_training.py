@@ -36,8 +36,8 @@ COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 TINY_SHAPE = Shape(vocab_size=1024, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dimension=24)
 
 
-def labelled(copies):
-    """Rows and labels with all combinations of two facets, and one facet that follows from the other."""
+def label_rows(copies):
+    """Return rows and labels with all combinations of two facets, and one facet that follows from the other."""
     labels = [
         {"colour": colour, "shape": shape, "hue": f"hue of {colour}"}
         for colour in COLOURS
@@ -48,7 +48,7 @@ def labelled(copies):
 
 
 def test_grid_fills_every_cell_alike():
-    group = labelled(copies=20)
+    group = label_rows(copies=20)
     texts = FacetTexts(**group)
     assert set(texts.crossings) == {("colour", "shape"), ("hue", "shape")}
     for seed in range(10):
@@ -64,7 +64,7 @@ def test_grid_fills_every_cell_alike():
 
 
 def test_grid_survives_empty_cells():
-    group = labelled(copies=2)
+    group = label_rows(copies=2)
     kept = [i for i, found in enumerate(group["labels"]) if (found["colour"], found["shape"]) != ("red", "ring")]
     texts = FacetTexts([group["rows"][i] for i in kept], [group["labels"][i] for i in kept])
     _, rows, (labels_a, labels_b) = texts.draw_grid(Random(0))
