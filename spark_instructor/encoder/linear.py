@@ -97,11 +97,14 @@ class QuantizedLinear:
         self._scale = scale
         self._onednn = _QUANTIZED and weight.device.type == "cpu"
         # This packing is slow, so it happens once. Each process then holds a copy, but of only one byte per element.
-        self._weight = torch.ops.onednn.qlinear_prepack(weight, None) if self._onednn else weight.float()
+        # Without the operator, the codes stay in the pages of the file, which processes share.
+        self._weight = torch.ops.onednn.qlinear_prepack(weight, None) if self._onednn else weight
 
     def pack(self) -> QuantizedLinear:
-        """Return this product itself, which is packed already; see `Linear.pack`."""
-        return self
+        """Return an equal product that need not convert the weight to float32 in each call, or itself; see `Linear`."""
+        if self._onednn or self._weight.is_floating_point():
+            return self
+        return QuantizedLinear(self._weight.float(), self._scale)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute the product, float32 (rows, out), for x (rows, in) of any floating-point dtype."""
@@ -122,7 +125,7 @@ class QuantizedLinear:
                 codes, 1.0, zero_point, weight, scale, zeros, None, 1.0, 0, torch.float32, activation, [], ""
             )
             return result
-        result = F.linear(codes.float() - zero_point, self._weight) * self._scale
+        result = F.linear(codes.float() - zero_point, self._weight.float()) * self._scale
         return result.relu_() if activation == "relu" else result
 
 

@@ -102,7 +102,7 @@ class InstructorModel:
 
         Call it in a process that embeds alone, or before a process forks: its children then share the packed copy.
         Without it, `encode` packs one layer at a time, and all processes on a host share the mapped weights. It changes
-        nothing in int8, which is always packed, and on GPUs.
+        nothing in int8 on processors with VNNI, where weights are always packed, nor in other precisions on GPUs.
         """
         self._encoder.pack()
 

@@ -83,6 +83,20 @@ def test_quantized_products_agree(monkeypatch):
     torch.testing.assert_close(QuantizedLinear(*weight)(x), private, atol=1e-4, rtol=1e-5)
 
 
+def test_quantized_weights_without_the_operators_stay_as_they_are(monkeypatch):
+    """Processes share the pages of the file; a float32 copy would belong to one of them and take four times as much."""
+    monkeypatch.setattr(linear, "_QUANTIZED", False)
+    weight = torch.ones(4, 8, dtype=torch.int8)
+    product = QuantizedLinear(weight, torch.ones(4))
+    product(torch.ones(2, 8))
+    tensors = [value for value in vars(product).values() if isinstance(value, torch.Tensor)]
+    assert {tensor.dtype: tensor.numel() for tensor in tensors} == {torch.int8: 32, torch.float32: 4}
+    assert any(tensor.data_ptr() == weight.data_ptr() for tensor in tensors)
+    packed = product.pack()
+    assert packed.pack() is packed
+    torch.testing.assert_close(packed(torch.ones(2, 8)), product(torch.ones(2, 8)), rtol=0, atol=0)
+
+
 def test_quantized_rows_do_not_meet():
     """Each row has its own scale: large values do not affect other rows, and a row of zeros stays zero."""
     weight = quantize(torch.cat([normal(8, 16), torch.zeros(1, 16)]))
