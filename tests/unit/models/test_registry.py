@@ -1,4 +1,4 @@
-"""Names to folders: known names, paths, and downloads from a hub on loopback."""
+"""From the name of a model to its folder: known names, paths, and downloads from a hub on this machine."""
 
 import json
 import os
@@ -20,7 +20,7 @@ REPOSITORY = "someone/instructor-small"
 
 class TestNames:
     def test_known_models(self):
-        """Spark NLP's names, with the hub's ids and the widths of those checkpoints."""
+        """The names are those of Spark NLP; the ids and widths are those of the checkpoints on the hub."""
         assert {(one.name, one.source, one.dimension) for one in known_models()} >= {
             ("instructor_base", "hkunlp/instructor-base", 768),
             ("instructor_large", "hkunlp/instructor-large", 768),
@@ -107,7 +107,7 @@ class TestFolders:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """Three revisions of one repository, each with other weights, and things that nobody needs."""
+    """Serve three revisions of one repository, each with its own weights, among files that nobody needs."""
     root = tmp_path_factory.mktemp("hub")
     revisions = {
         "main": write_checkpoint(root / "main", dimension=10),
@@ -149,7 +149,7 @@ except Exception as error:
 
 @pytest.fixture
 def unreachable():
-    """The address of a port where nobody listens."""
+    """Return the address of a port on which nobody listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -166,7 +166,7 @@ class TestHub:
         ],
     )
     def test_download(self, hub, tmp_path, revision, dimension, weights):
-        """The revision asked for, in safetensors where there are any, and nothing that is not needed."""
+        """Only the requested revision is downloaded, in safetensors if it has any, and no file that is not needed."""
         hub.downloaded.clear()
         (folder,) = get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=hub.url)
         assert tmp_path in Path(folder).parents
@@ -179,7 +179,7 @@ class TestHub:
 
     @pytest.mark.parametrize("revision", ["main", "bin-only"])
     def test_filled_cache(self, hub, unreachable, tmp_path, revision):
-        """Downloaded once, it is there offline and while the hub is down; by commit the hub is not even asked."""
+        """A downloaded model is found offline and while the hub is down; for a commit, the hub is not even asked."""
         first = get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=hub.url)
         hub.downloaded.clear()
         assert get_folder(tmp_path, REPOSITORY, revision, HF_ENDPOINT=hub.url) == first
@@ -204,7 +204,7 @@ class TestHub:
         assert f"the hub has no {hub_id} at revision {revision or 'main'}" in says
 
     def test_without_huggingface_hub(self, monkeypatch):
-        """Only a download needs it."""
+        """Only downloads need huggingface_hub."""
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(ImportError, match=r"pip install 'spark-instructor-embeddings\[hub\]'"):
             _download(REPOSITORY, "of this test")
