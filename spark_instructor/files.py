@@ -67,6 +67,14 @@ class JsonObject:
             raise ValueError(f"{self.path}: {key} is {short_repr(value)}, expected {expected}{limit}")
         return value
 
+    def get_object(self, key: str) -> JsonObject:
+        """Return the object that is the value of ``key``; raise ValueError if the value is something else."""
+        value = self._content.get(key)
+        value = {} if value is None else value
+        if not isinstance(value, dict):
+            raise ValueError(f"{self.path}: {key} is {short_repr(value)}, expected an object")
+        return JsonObject(self.path, value)
+
     def get_flags(self, prefix: str) -> dict[str, bool]:
         """Return all keys that start with ``prefix`` and their values, which must be true or false."""
         return {key: bool(self.get(key, bool, False)) for key in self._content if key.startswith(prefix)}

@@ -14,7 +14,7 @@ _COLUMN_PARAMS = ("inputCols", "outputCol", "outputCols", "instructionCol")
 
 
 def instructor_embed(
-    col: Column | str, instruction: Column | str = "", model: str = "instructor_base", **settings: Any
+    col: Column | str, instruction: Column | str | None = None, model: str = "instructor_base", **settings: Any
 ) -> Column:
     """Return the vectors (``array<float>``) of a string column, as `InstructorEmbeddings` computes them.
 
@@ -42,7 +42,7 @@ def instructor_embed(
 def register_instructor_embed(
     spark: SparkSession,
     name: str = "instructor_embed",
-    instruction: str = "",
+    instruction: str | None = None,
     model: str = "instructor_base",
     **settings: Any,
 ) -> None:

@@ -175,9 +175,9 @@ def _add_fingerprint(
         find_field(source, name, "the source")
     check_new_columns(source, [FINGERPRINT, *outputs], "the source")
 
-    instruction_col = stage.getInstructionCol()
-    instruction = F.lit(stage.getInstruction()) if instruction_col is None else column(instruction_col)
-    texts = [read_column(fields[0]).alias("text"), instruction.cast(StringType()).alias("instruction")]
+    instruction = stage.choose_instruction(model)
+    instructions = column(str(stage.getInstructionCol())) if instruction is None else F.lit(instruction)
+    texts = [read_column(fields[0]).alias("text"), instructions.cast(StringType()).alias("instruction")]
     row = F.to_json(F.struct(*texts))
     settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
     fingerprint = F.concat(F.lit(get_fingerprint_prefix(model)), F.sha2(F.concat(F.lit(settings), row), 256))

@@ -63,7 +63,7 @@ def write_checkpoint(
     # sentence-transformers requires the key, although its value need not be d_model: in instructor-large it is not.
     write_json(
         folder / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": config["d_model"], "pooling_mode_mean_tokens": True},
+        {"word_embedding_dimension": config["d_model"], "pooling_mode_mean_tokens": True, "include_prompt": False},
     )
     encoder, dense = random_tensors(config, dimension, seed)
     write_weights(folder, encoder, stored_as, dtype)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..files import JsonObject, is_file, is_valid_name, read_json, report_unreadable, short_repr
+from ..files import JsonObject, is_file, is_valid_name, read_bytes, read_json, report_unreadable, short_repr
 from ..models.prepared import MAX_LENGTH, Architecture, hash_file
+from ..models.registry import MODEL_CARD
 from .weights import open_weights
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,16 @@ _MAX_LENGTH_KEYS = (
     ("tokenizer_config.json", "model_max_length"),  # sentence-transformers 6 writes the limit here
 )
 _LAYOUTS = [["Transformer", "Pooling", *rest] for rest in ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])]
+# The types of Transformer and Pooling that INSTRUCTOR's own library writes; version 1.0.1 writes its module twice.
+_INSTRUCTOR_TYPES = [
+    ["instructor", "instructor"],
+    ["INSTRUCTOR_Transformer", "INSTRUCTOR_Pooling"],
+    ["INSTRUCTORTransformer", "INSTRUCTORPooling"],
+]
+# Not any word "instructor": sentence-transformers writes texts of the training data into a model card.
+_INSTRUCTOR_CARD = re.compile(r"\bINSTRUCTOR|\bhkunlp/instructor\b")
+# Settings in sentence_bert_config.json that change the tokens. Its model_args only choose how the weights are loaded.
+_TOKENIZER_SETTINGS = ("processing_kwargs", "processor_kwargs", "tokenizer_args", "config_kwargs", "config_args")
 _SUPPORTED = "Supported are T5 encoders with relu feed-forward: INSTRUCTOR, GTR-T5 and Sentence-T5."
 _LARGE_FILE = 1 << 28  # bytes; hashing takes long enough to be logged
 
@@ -55,11 +67,18 @@ class Checkpoint:
             raise FileNotFoundError(f"there is no checkpoint folder {folder}")
         self.folder = folder
         self._hashed_files: list[Path] = []
+        self._is_of_instructor_library = False
         self._modules = self._read_modules()
         self._encoder_folder = self._find_module_folder("Transformer") or folder
         config = self._read_object(self._encoder_folder / "config.json")
         self._check_transformer(config)
-        self._check_pooling()
+        pooling = self._read_pooling()
+        self.include_prompt = self._read_include_prompt(pooling, config)
+        """Whether the instruction's tokens are in the mean."""
+        path = folder / "config_sentence_transformers.json"
+        self._settings = JsonObject(path, self._read_optional_json(path))
+        self.default_prompt = self._read_default_prompt()
+        """The instruction for texts that have none; "" if they get none."""
         self._open_weights()
         self.architecture = self._read_architecture(config)
         self.max_length = self._read_max_length()
@@ -97,13 +116,16 @@ class Checkpoint:
         return embedding
 
     def read_dense(self) -> Tensor | None:
-        """Read the weight (dimension, d_model) of the Dense layer in float32; None if there is no Dense layer."""
-        weights = self._dense_weights
+        """Read the weight (dimension, d_model) of the Dense layer in float32; None if there is no Dense layer.
+
+        It has no rows for the numbers that ``truncate_dim`` cuts off.
+        """
+        weights, dimension, d_model = self._dense_weights, self.architecture.dimension, self.architecture.d_model
         if weights is None:
-            return None
+            return None if dimension == d_model else torch.eye(dimension, d_model)
         if "linear.bias" in weights:
             raise ValueError(f"{weights.source} has a linear.bias, but its config.json says bias: false. {_SUPPORTED}")
-        return weights.read("linear.weight", (self.architecture.dimension, self.architecture.d_model))
+        return weights.read("linear.weight", (self._full_dimension, d_model))[:dimension].clone()
 
     def _read_modules(self) -> list[_Module]:
         path = self.folder / "modules.json"
@@ -113,6 +135,9 @@ class Checkpoint:
         objects = [JsonObject(path, module if isinstance(module, dict) else {}) for module in modules]
         # A type is only compared with the supported names; nothing is imported by it.
         kinds = [_strip_package(module.get("type", str)) for module in objects]
+        if kinds[:2] in _INSTRUCTOR_TYPES:
+            self._is_of_instructor_library = True
+            kinds[:2] = ["Transformer", "Pooling"]
         if kinds not in _LAYOUTS:
             raise ValueError(
                 f"{path} lists the modules {short_repr(kinds)}; expected Transformer and Pooling, and optionally Dense "
@@ -144,8 +169,12 @@ class Checkpoint:
                 f"{config.path}: the feed-forward {short_repr(feed_forward)} is not supported. {_SUPPORTED}"
             )
         path = self._encoder_folder / "sentence_bert_config.json"
-        if JsonObject(path, self._read_optional_json(path)).get("do_lower_case", bool):
+        settings = self._read_optional_json(path)
+        if JsonObject(path, settings).get("do_lower_case", bool):
             raise ValueError(f"{path}: do_lower_case is not supported; lowercase the texts yourself")
+        for name in _TOKENIZER_SETTINGS:
+            if settings.get(name):
+                raise ValueError(f"{path}: {name} is {short_repr(settings[name])}, but the encoder does not support it")
         path = self._encoder_folder / "tokenizer_config.json"
         side = JsonObject(path, self._read_optional_json(path)).get("truncation_side", str, "right")
         if side != "right":
@@ -153,16 +182,50 @@ class Checkpoint:
                 f"{path}: truncation_side {short_repr(side)} is not supported; only the end of a text can be cut off"
             )
 
-    def _check_pooling(self) -> None:
+    def _read_pooling(self) -> JsonObject:
         folder = self._find_module_folder("Pooling")
         assert folder is not None  # _read_modules requires it
         path = folder / "config.json"
         content = self._read_json(path)
-        flags = {"pooling_mode_mean_tokens": True, **JsonObject(path, content).get_flags("pooling_mode_")}
+        config = JsonObject(path, content)
+        flags = {"pooling_mode_mean_tokens": True, **config.get_flags("pooling_mode_")}
         enabled = [name for name, value in flags.items() if value]
         # Newer releases of sentence-transformers write one pooling_mode instead of the flags.
         if content.get("pooling_mode", "mean") not in ("mean", ["mean"]) or enabled != ["pooling_mode_mean_tokens"]:
             raise ValueError(f"{path}: only mean pooling is supported. {_SUPPORTED}")
+        return config
+
+    def _read_include_prompt(self, pooling: JsonObject, config: JsonObject) -> bool:
+        """Return whether the instruction's tokens are in the mean.
+
+        INSTRUCTOR leaves them out. Its checkpoints on the hub do not say so, so sentence-transformers has a list of
+        them, and pools the instructions of others unless ``include_prompt`` is false.
+        """
+        include_prompt = pooling.get("include_prompt", bool)
+        if include_prompt is False or self._is_of_instructor_library:
+            return False
+        if "instructor" in (config.get("_name_or_path", str) or "").lower():
+            return False
+        model_card = self._find_file(self.folder / MODEL_CARD)
+        if model_card is not None:
+            return _INSTRUCTOR_CARD.search(read_bytes(model_card).decode("utf-8", "replace")) is None
+        if include_prompt is None:
+            raise ValueError(
+                f"{pooling.path} has no include_prompt, and {self.folder} has no {MODEL_CARD} that says whether this "
+                "is an INSTRUCTOR model. Set include_prompt to false if it is one, and to true for GTR-T5, Sentence-T5 "
+                "and others, which pool the instruction with the text."
+            )
+        return True
+
+    def _read_default_prompt(self) -> str:
+        name = self._settings.get("default_prompt_name", str)
+        if name is None:
+            return ""
+        prompt = self._settings.get_object("prompts").get(name, str)
+        if prompt is None:
+            path = self._settings.path
+            raise ValueError(f"{path}: default_prompt_name is {short_repr(name)}, but prompts has no text of this name")
+        return prompt
 
     def _read_architecture(self, config: JsonObject) -> Architecture:
         epsilon = config.get("layer_norm_epsilon", float, 1e-6)
@@ -174,16 +237,17 @@ class Checkpoint:
         # than these, because the other buckets share the range in between.
         buckets = config.get_whole_number("relative_attention_num_buckets", 32, minimum=4)
         max_distance = config.get_whole_number("relative_attention_max_distance", 128, minimum=buckets // 4 + 1)
+        self._full_dimension = self._read_dimension(shape["d_model"])
         return Architecture(
             **shape,
             relative_attention_num_buckets=buckets,
             relative_attention_max_distance=max_distance,
             layer_norm_epsilon=epsilon,
-            dimension=self._read_dimension(shape["d_model"]),
+            dimension=min(self._full_dimension, self._settings.get_whole_number("truncate_dim", self._full_dimension)),
         )
 
     def _read_dimension(self, d_model: int) -> int:
-        """Return the width of the vectors, which is the output width of the Dense layer.
+        """Return the width of the vectors before truncation, which is the output width of the Dense layer.
 
         The width in 1_Pooling/config.json is not reliable.
         """

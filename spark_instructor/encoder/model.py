@@ -128,11 +128,12 @@ class InstructorModel:
     ) -> npt.NDArray[np.float32]:
         """Embed texts.
 
-        The instruction is joined to the text as it is, without a space, and its tokens are left out of the mean. The
-        vector is zero if the instruction covers every token.
+        The instruction is joined to the text as it is, without a space, and its tokens are left out of the mean, unless
+        the checkpoint includes them. The vector is zero if an instruction that is left out covers every token.
 
         Args:
-            instruction: One instruction for all texts, or one per text. None means no instruction.
+            instruction: One instruction for all texts, or one per text. "" means no instruction, and so
+                does None for one text. None for all texts means the checkpoint's default prompt; most have none.
             texts: The texts.
             max_length: The token limit, from 2 to the model's own limit, which is the default.
             long_text: What to do with a text over the limit. "truncate" reads only its beginning. "average" reads up to
@@ -179,6 +180,7 @@ class InstructorModel:
             The vectors, the number of tokens that were read of each text, and whether its end was cut off.
         """
         _check_texts(texts)
+        instruction = self.prepared.default_prompt if instruction is None else instruction
         instructions = _expand_instructions(instruction, len(texts))
         max_length = self._resolve_max_length(max_length)
         if long_text not in LONG_TEXT:
@@ -220,7 +222,8 @@ class InstructorModel:
     ) -> npt.NDArray[np.float32]:
         """Compute a vector for each of ``count`` texts: the mean over its windows, weighted by their pooled tokens."""
         lengths = np.array([len(window.ids) for window in windows], np.int64)
-        instruction_tokens = np.array([window.instruction_tokens for window in windows], np.int64)
+        left_out = [0 if self.prepared.include_prompt else window.instruction_tokens for window in windows]
+        instruction_tokens = np.array(left_out, np.int64)
         owners = np.array([window.text for window in windows], np.int64)
         pooled_tokens = np.maximum(lengths - instruction_tokens, 0)
         weights = pooled_tokens / np.maximum(np.bincount(owners, pooled_tokens, count)[owners], 1)
@@ -250,10 +253,10 @@ def _check_texts(texts: Sequence[str]) -> None:
             raise TypeError(f"text {i} is a {type(text).__name__}, expected a str")
 
 
-def _expand_instructions(instruction: str | Sequence[str | None] | None, count: int) -> list[str]:
+def _expand_instructions(instruction: str | Sequence[str | None], count: int) -> list[str]:
     """Return one instruction per text, with "" for None."""
-    if instruction is None or isinstance(instruction, str):
-        return [instruction or ""] * count
+    if isinstance(instruction, str):
+        return [instruction] * count
     if len(instruction) != count:
         raise ValueError(
             f"there are {len(instruction)} instructions for {count} texts; pass one instruction, or one per text"

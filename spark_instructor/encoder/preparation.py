@@ -137,6 +137,8 @@ def _prepare(folder: Path, precision: str | None, target: Path | None) -> Prepar
                 precision=precision,
                 max_length=source.max_length,
                 architecture=source.architecture,
+                include_prompt=source.include_prompt,
+                default_prompt=source.default_prompt,
             )
         logger.info("Prepared %s in %s in %.1f seconds", name, precision, time.perf_counter() - start)
     model = read_prepared(target)

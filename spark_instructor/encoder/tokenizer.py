@@ -197,6 +197,12 @@ def _read_tokenizer_json(path: Path) -> tuple[Tokenizer, bytes | None]:
         kind = model.get("type", "Unigram") if isinstance(model, dict) else None
         if kind != "Unigram":
             raise ValueError(f"its model is {short_repr(kind)}, not T5's Unigram")
+        truncation = content.get("truncation")
+        if isinstance(truncation, dict) and truncation.get("direction", "Right") != "Right":
+            raise ValueError(
+                f"its truncation has the direction {short_repr(truncation['direction'])}, but only the end of a text "
+                "can be cut off"
+            )
         charsmap = _find_charsmap(content.get("normalizer"))
         # The stored pipeline is replaced, so this version of tokenizers need not be able to read it.
         content.update(normalizer=None, pre_tokenizer=None, post_processor=None, decoder=None)

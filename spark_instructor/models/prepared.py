@@ -63,6 +63,10 @@ class PreparedModel:
     max_length: int
     """Maximum number of tokens per sequence, including the instruction and ``</s>``."""
     architecture: Architecture
+    include_prompt: bool
+    """Whether the instruction's tokens are in the mean."""
+    default_prompt: str
+    """The instruction for texts that have none; "" if they get none."""
     file_hashes: dict[str, str]
     """SHA-256 of each file beside ``prepared.json``."""
     file_sizes: dict[str, int]
@@ -72,6 +76,8 @@ class PreparedModel:
     def content_hash(self) -> str:
         """SHA-256 of everything that determines the vectors; `verify` checks the files against it."""
         content = [FORMAT_VERSION, self.max_length, dataclasses.asdict(self.architecture), self.file_hashes]
+        if self.include_prompt or self.default_prompt:  # folders from before these settings keep their hash
+            content.append([self.include_prompt, self.default_prompt])
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -234,11 +240,13 @@ def read_prepared(folder: str | os.PathLike[str]) -> PreparedModel:
 
 
 _MANIFEST_KEYS = ("name", "hash", "precision", "max_length", "architecture", "files", "sizes")
+_PROMPT_DEFAULTS = {"include_prompt": False, "default_prompt": ""}  # an INSTRUCTOR model's
 
 
 def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
     """Return the model that a manifest describes; raise ValueError if `write_manifest` cannot have written a value."""
     fields = {key: manifest[key] for key in _MANIFEST_KEYS}
+    fields |= {key: manifest.get(key, default) for key, default in _PROMPT_DEFAULTS.items()}
     shape = Architecture(**fields["architecture"])
     files = {WEIGHTS, TOKENIZER}
     numbers = [value for name, value in dataclasses.asdict(shape).items() if name != "layer_norm_epsilon"]
@@ -250,6 +258,8 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
         "max_length": type(fields["max_length"]) is int and 2 <= fields["max_length"] <= MAX_LENGTH,
         "architecture": isinstance(shape.layer_norm_epsilon, float)
         and all(type(number) is int and number > 0 for number in numbers),
+        "include_prompt": isinstance(fields["include_prompt"], bool),
+        "default_prompt": isinstance(fields["default_prompt"], str),
         "files": _is_mapping(fields["files"], files, str),
         "sizes": _is_mapping(fields["sizes"], files, int),
     }
@@ -263,6 +273,8 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
         precision=fields["precision"],
         max_length=fields["max_length"],
         architecture=shape,
+        include_prompt=fields["include_prompt"],
+        default_prompt=fields["default_prompt"],
         file_hashes=fields["files"],
         file_sizes=fields["sizes"],
     )
@@ -273,7 +285,15 @@ def _is_mapping(value: Any, keys: set[str], kind: type) -> bool:
 
 
 def write_manifest(
-    folder: Path, *, name: str, hash: str, precision: str, max_length: int, architecture: Architecture
+    folder: Path,
+    *,
+    name: str,
+    hash: str,
+    precision: str,
+    max_length: int,
+    architecture: Architecture,
+    include_prompt: bool,
+    default_prompt: str,
 ) -> None:
     """Write ``prepared.json`` for the files in ``folder``."""
     manifest: dict[str, Any] = {
@@ -283,6 +303,8 @@ def write_manifest(
         "precision": precision,
         "max_length": max_length,
         "architecture": dataclasses.asdict(architecture),
+        "include_prompt": include_prompt,
+        "default_prompt": default_prompt,
         "files": {file: hash_file(folder / file) for file in (WEIGHTS, TOKENIZER)},
         "sizes": {file: (folder / file).stat().st_size for file in (WEIGHTS, TOKENIZER)},
     }

@@ -127,7 +127,10 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         return self._get(self.revision)
 
     def setInstruction(self: Self, value: str) -> Self:
-        """Set the instruction. It is joined to the text without a separator, so end it with a colon and a space."""
+        """Set the instruction. It is joined to the text without a separator, so end it with a colon and a space.
+
+        If it is not set, the default prompt of the checkpoint is used; most have none.
+        """
         return self._set(instruction=value)
 
     def getInstruction(self) -> str:
@@ -405,7 +408,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             "model": self.getModel(),
             "revision": self.getRevision(),
             "precision": model.precision,
-            "instruction": self.getInstruction() if self.getInstructionCol() is None else None,
+            "instruction": self.choose_instruction(model),
             "hash": model.hash,
         }
         return {key: value for key, value in provenance.items() if value}
@@ -472,22 +475,36 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             if self.getDevice() == "cuda":
                 choose_device("cuda")
         location = ship_model(spark, model, prepare=prepare_model, shared=self.getSharedFolder() is not None)
-        return self._create_job(location, nested, with_counts, with_metrics)
+        return self._create_job(model, location, nested, with_counts, with_metrics)
 
     def _create_job(
-        self, location: ModelLocation, nested: Iterable[bool], with_counts: bool, with_metrics: bool = False
+        self,
+        model: PreparedModel,
+        location: ModelLocation,
+        nested: Iterable[bool],
+        with_counts: bool,
+        with_metrics: bool = False,
     ) -> Job:
         return Job(
             model=location,
             nested=tuple(nested),
             with_counts=with_counts,
             with_metrics=with_metrics,
-            instruction=None if self.getInstructionCol() is not None else self.getInstruction(),
+            instruction=self.choose_instruction(model),
             device=self.getDevice(),
             max_length=self._get(self.maxSentenceLength),
             batch_size=self.getBatchSize(),
             long_text=self.getLongText(),
         )
+
+    def choose_instruction(self, model: PreparedModel) -> str | None:
+        """Return the instruction for all rows: this stage's, or the default prompt of the checkpoint if none is set.
+
+        It is None if each row has its own.
+        """
+        if self.getInstructionCol() is not None:
+            return None
+        return self.getInstruction() if self.isSet(self.instruction) else model.default_prompt
 
     def _check_limits(self, model: PreparedModel) -> None:
         max_length = self._get(self.maxSentenceLength) or model.max_length
@@ -495,12 +512,13 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             raise ValueError(
                 f"maxSentenceLength is {max_length}, but '{model.name}' reads at most {model.max_length} tokens"
             )
-        if self.getInstructionCol() is not None:
+        instruction = self.choose_instruction(model)
+        if instruction is None:
             return
         from ..encoder import warn_if_joined
 
-        warn_if_joined(self.getInstruction())
-        instruction_tokens = _count_instruction_tokens(model.path / TOKENIZER, self.getInstruction())
+        warn_if_joined(instruction)
+        instruction_tokens = _count_instruction_tokens(model.path / TOKENIZER, instruction)
         if instruction_tokens >= max_length - 1:
             raise ValueError(
                 f"the instruction takes {instruction_tokens} tokens of the limit of {max_length}, which leaves no room "
@@ -544,7 +562,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         encoded = load_cached(
             HostModel(str(model.path), file_state=""), choose_device(self.getDevice())
         ).encode_counted(
-            self.getInstruction(),
+            self.choose_instruction(model),
             [text for column_cells in cells for cell in column_cells for text in _list_results(cell)],
             max_length=self._get(self.maxSentenceLength),
             long_text=self.getLongText(),

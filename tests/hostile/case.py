@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from checkpoints import edit_json, write_checkpoint
+from checkpoints import edit_json, write_checkpoint, write_json
 
 from spark_instructor.encoder import prepare
 
 CONFIG, MODULES, LIMIT = "config.json", "modules.json", "sentence_bert_config.json"
+SETTINGS = "config_sentence_transformers.json"
 POOLING, DENSE = "1_Pooling/config.json", "2_Dense/config.json"
 TOKENIZER, TOKENIZER_CONFIG, PIECES = "tokenizer.json", "tokenizer_config.json", "spiece.model"
 WEIGHTS, PICKLE, INDEX = "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"
@@ -62,7 +63,7 @@ def write_slow_checkpoint(folder):
 
 def write_healthy(root):
     """Write each healthy checkpoint into a folder with its name."""
-    write_checkpoint(root / "safetensors", num_layers=1)
+    write_json(write_checkpoint(root / "safetensors", num_layers=1) / SETTINGS, {})
     write_checkpoint(root / "bin", num_layers=1, stored_as="bin")
     write_checkpoint(root / "sharded", num_layers=1, stored_as="sharded")
     write_slow_checkpoint(root / "slow")

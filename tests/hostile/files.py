@@ -17,6 +17,7 @@ from .case import (
     PICKLE,
     PIECES,
     POOLING,
+    SETTINGS,
     SHARD,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -79,6 +80,7 @@ READ = [
     ("safetensors", LIMIT, SOME),
     ("safetensors", TOKENIZER, MOST),
     ("safetensors", POOLING, MOST),
+    ("safetensors", SETTINGS, SOME),
     ("safetensors", DENSE, SOME),
     ("safetensors", WEIGHTS, EVERY),
     ("safetensors", DENSE_WEIGHTS, EVERY),
@@ -91,13 +93,13 @@ READ = [
 ]
 
 # All keys of these files are optional, so a JSON object with other keys counts as an empty one.
-ALL_OPTIONAL = (LIMIT, POOLING, TOKENIZER_CONFIG)
+ALL_OPTIONAL = (LIMIT, SETTINGS, TOKENIZER_CONFIG)
 
 # These files are not read, because other files contain everything that is needed.
 NOT_READ = [
     ("safetensors", "special_tokens_map.json"),
     ("safetensors", PIECES),
-    ("safetensors", "README.md"),
+    ("safetensors", "README.md"),  # since include_prompt is false
     ("slow", "special_tokens_map.json"),
 ]
 

@@ -3,7 +3,7 @@
 import json
 
 from . import damage
-from .case import CONFIG, DENSE, INDEX, LIMIT, MODULES, POOLING, TOKENIZER, TOKENIZER_CONFIG, refused
+from .case import CONFIG, DENSE, INDEX, LIMIT, MODULES, POOLING, SETTINGS, TOKENIZER, TOKENIZER_CONFIG, refused
 
 # The checkpoint, the file, and a list if the file must contain an object, or an object if it must contain a list.
 FILES = [
@@ -12,6 +12,7 @@ FILES = [
     ("safetensors", LIMIT, []),
     ("safetensors", TOKENIZER, []),
     ("safetensors", POOLING, []),
+    ("safetensors", SETTINGS, []),
     ("safetensors", DENSE, []),
     ("sharded", INDEX, []),
     ("slow", TOKENIZER_CONFIG, []),

@@ -1,7 +1,7 @@
 """Keys of the JSON files, each with wrong values, and with unusual values that are valid."""
 
 from . import damage
-from .case import CONFIG, DENSE, LIMIT, POOLING, TOKENIZER_CONFIG, accepted, refused, shorten
+from .case import CONFIG, DENSE, LIMIT, POOLING, SETTINGS, TOKENIZER_CONFIG, accepted, refused, shorten
 from .damage import NESTED_LIST
 
 # None removes the key.
@@ -44,6 +44,10 @@ REFUSED = [
     ("safetensors", POOLING, "pooling_mode_mean_tokens", [False, 1, 0, "yes", []]),
     ("safetensors", POOLING, "pooling_mode_cls_token", [True, 1, "false", [], {}]),
     ("safetensors", POOLING, "pooling_mode", [True, 3, "cls", ["mean", "cls"], [], {}, NESTED_LIST]),
+    ("safetensors", POOLING, "include_prompt", [None, *NO_FLAGS]),
+    ("safetensors", SETTINGS, "default_prompt_name", [True, 3, ["a"], "a", NESTED_LIST]),
+    ("safetensors", SETTINGS, "truncate_dim", [True, 0, -1, 2.0, "2", 10**400, NESTED_LIST]),
+    ("safetensors", LIMIT, "processing_kwargs", [True, 3, "x", {"text": {"max_length": 5}}, NESTED_LIST]),
 ]
 ACCEPTED = [
     # T5's defaults replace these missing values.
@@ -55,6 +59,10 @@ ACCEPTED = [
     ("safetensors", CONFIG, "auto_map", [{"AutoModel": "evil.Model"}]),
     ("safetensors", LIMIT, "max_seq_length", [None, 10**30, 10**9]),
     ("safetensors", LIMIT, "do_lower_case", [None]),
+    ("safetensors", LIMIT, "processing_kwargs", [{}]),
+    ("safetensors", SETTINGS, "default_prompt_name", [None]),
+    ("safetensors", SETTINGS, "prompts", [3, {"a": 3}, NESTED_LIST]),
+    ("safetensors", SETTINGS, "truncate_dim", [None, 24, 10**9]),
     ("slow", TOKENIZER_CONFIG, "model_max_length", [None, 10**30, 10**9]),
     # The shapes of the weights determine these widths, so the values are ignored.
     ("safetensors", DENSE, "in_features", [None, 7, "x"]),

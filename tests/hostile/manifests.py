@@ -22,6 +22,8 @@ WRONG_VALUES = [
     ("precision", ["float16", "", 3, None, []]),
     ("max_length", [True, 1, -1, 0.5, "512", None, []]),
     ("architecture", [None, 3, [], {}, {"d_model": 1}]),
+    ("include_prompt", [None, 0, "true", []]),
+    ("default_prompt", [None, 3, True, []]),
     ("files", [None, 3, [], {}, {"../secret.txt": 1}, {WEIGHTS: [], "tokenizer.json": "x"}]),
     ("sizes", [None, 3, [], {}, {"../secret.txt": 1}, {WEIGHTS: [], "tokenizer.json": "x"}]),
 ]

@@ -46,6 +46,8 @@ def cases():
         yield refused("safetensors", MODULES, what, edit, number, "path", "nowhere", error_names="nowhere")
         for type_ in NO_TYPES:
             yield refused("safetensors", MODULES, f"{module} is {shorten(type_)}", edit, number, "type", type_)
+        own_library = f"instructor.INSTRUCTOR_{module}"
+        yield refused("safetensors", MODULES, f"{module} alone is {own_library}", edit, number, "type", own_library)
         other_package = f"evil_module_that_is_not_imported.{module}"
         yield accepted("safetensors", MODULES, f"{module} of another package", edit, number, "type", other_package)
     for path in SAME_PATHS:

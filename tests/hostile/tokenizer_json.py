@@ -15,6 +15,8 @@ VOCAB = STORED["model"]["vocab"]
 IDS = {piece: number for number, (piece, _) in enumerate(VOCAB)}
 ADDED = STORED["added_tokens"]
 
+TRUNCATION = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+
 # The tokenizers library accepts the first two when it loads them, but panics when it uses them.
 NO_CHARSMAPS = [bytes(64), struct.pack("<I", 0) + b"abc", b"\xff" * 64, struct.pack("<I", 2**31) + bytes(64), b"abc"]
 NO_CHARSMAPS += [struct.pack("<I", 1024) + bytes(i * i * 31 >> 3 & 127 for i in range(1024)) + b"a\0b\0"]
@@ -24,7 +26,7 @@ WRONG_KEYS = [
     ("model", [None, True, 3, "Unigram", [], {}, NESTED_LIST]),
     ("added_tokens", [True, 3, "x", {}, [1], ["</s>"], [{}], [{"id": "x"}], NESTED_LIST]),
     ("version", [None, True, 3, "9.0", []]),
-    ("truncation", [3, {"a": 1}]),
+    ("truncation", [3, {"a": 1}, {**TRUNCATION, "direction": "Left"}]),
     ("padding", [3, {"a": 1}]),
 ]
 WRONG_KEYS_OF_MODEL = [

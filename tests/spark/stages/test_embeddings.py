@@ -5,12 +5,13 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from checkpoints import write_checkpoint, write_json
 from pyspark.ml import Pipeline
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType
 from vectors import TOLERANCE, assert_close
 
-from spark_instructor import DocumentAssembler, InstructorEmbeddings
+from spark_instructor import DocumentAssembler, InstructorEmbeddings, instructor_embed
 from spark_instructor.encoder import InstructorModel
 from spark_instructor.models.prepared import read_prepared
 from spark_instructor.stages import embeddings
@@ -263,6 +264,27 @@ def test_settings(spark, tiny, params, precision, settings):
 
 
 @pytest.mark.one_kind
+def test_default_prompt_of_the_checkpoint(spark, tmp_path):
+    """It is the instruction if none is set, in every way to embed; an empty instruction turns it off."""
+    checkpoint = write_checkpoint(tmp_path / "model")
+    prompts = {"prompts": {"document": "Represent the document: "}, "default_prompt_name": "document"}
+    write_json(checkpoint / "config_sentence_transformers.json", prompts)
+    model = InstructorModel.from_pretrained(checkpoint)
+    with_prompt, without = (model.encode(text, ["a text"])[0] for text in ("Represent the document: ", ""))
+    assert np.abs(with_prompt - without).max() > 0.01
+    df = spark.createDataFrame([("a text",)], "text string")
+
+    stage = embedder(checkpoint, "text")
+    stage.write().overwrite().save(str(tmp_path / "stage"))
+    for unset in (stage, InstructorEmbeddings.load(str(tmp_path / "stage"))):
+        embedded = unset.transform(df)
+        assert_close(embedded.first().vector, with_prompt)
+        assert "Represent the document: " in json.dumps(embedded.schema["vector"].metadata)
+    function = instructor_embed("text", model=str(checkpoint)).alias("vector")
+    assert_close(df.select(function).first().vector, with_prompt)
+    assert_close(embedder(checkpoint, "text").setInstruction("").transform(df).first().vector, without)
+
+
 def test_param_map(spark, tiny, vector):
     texts = spark.createDataFrame([("a text",)], "text string")
     stage = embedder(tiny, "text", "a")

@@ -10,9 +10,11 @@ import torch
 from checkpoints import edit_json, random_tensors, write_checkpoint, write_json, write_weights
 
 from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.models.prepared import read_prepared
 
 BLOCK = "encoder.block.1.layer"
 PREFIX = "sentence_transformers.models."
+TRUNCATION = {"max_length": 5, "strategy": "LongestFirst", "stride": 0}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,26 @@ UNSUPPORTED = {
     "the beginning is cut": (
         edit("tokenizer_config.json", truncation_side="left"),
         "truncation_side 'left' is not supported",
+    ),
+    "the beginning is cut, by tokenizer.json": (
+        edit("tokenizer.json", truncation={**TRUNCATION, "direction": "Left"}),
+        r"tokenizer\.json.* truncation has the direction 'Left'",
+    ),
+    "other processing": (
+        edit("sentence_bert_config.json", processing_kwargs={"text": {"max_length": 5}}),
+        r"sentence_bert_config\.json: processing_kwargs is {'text': {'max_length': 5}}, but the encoder does not",
+    ),
+    "another tokenizer": (
+        edit("sentence_bert_config.json", tokenizer_args={"model_max_length": 5}),
+        "tokenizer_args is {'model_max_length': 5}, but the encoder does not support it",
+    ),
+    "INSTRUCTOR or not": (
+        edit("1_Pooling/config.json", include_prompt=None),
+        r"has no include_prompt, and .* has no README\.md that says whether this is an INSTRUCTOR model",
+    ),
+    "a default prompt without a text": (
+        write("config_sentence_transformers.json", {"default_prompt_name": "d", "prompts": {"query": "Query: "}}),
+        "default_prompt_name is 'd', but prompts has no text of this name",
     ),
     "another token": (
         write("added_tokens.json", {"<extra_id_0>": 1023, "[MED]": 1020}),
@@ -352,3 +374,62 @@ def test_what_may_be_missing(checkpoint, without):
     (checkpoint / without).unlink()
     assert not (checkpoint / "3_Normalize").exists()
     assert InstructorModel.from_pretrained(checkpoint).encode("", ["a text"]).any()
+
+
+OF_THE_LIBRARY = {
+    "1.0.1": ["InstructorEmbedding.instructor"] * 2,
+    "1.0.1, by class": ["InstructorEmbedding.instructor.INSTRUCTOR_Transformer", "instructor.INSTRUCTOR_Pooling"],
+    "its repository": ["InstructorEmbedding.INSTRUCTORTransformer", "InstructorEmbedding.INSTRUCTORPooling"],
+}
+
+
+@pytest.mark.parametrize("types", OF_THE_LIBRARY.values(), ids=OF_THE_LIBRARY)
+def test_saved_by_instructors_own_library(checkpoint, types):
+    """It names the modules and the folder of Pooling in its own way, and writes no include_prompt."""
+    expected = InstructorModel.from_pretrained(checkpoint).encode("Represent the text: ", ["a text"])
+    edit_json(checkpoint / "1_Pooling" / "config.json", include_prompt=None)
+    (checkpoint / "1_Pooling").rename(checkpoint / "1_INSTRUCTOR_Pooling")
+    listed = modules("Transformer", "Pooling", "Dense", "Normalize", Pooling="1_INSTRUCTOR_Pooling", Dense="2_Dense")
+    for module, own_type in zip(listed[:2], types, strict=True):
+        module["type"] = own_type
+    write_json(checkpoint / "modules.json", listed)
+    assert (InstructorModel.from_pretrained(checkpoint).encode("Represent the text: ", ["a text"]) == expected).all()
+
+
+SAYS_INSTRUCTOR = {
+    "the card of the hub": text("README.md", "# hkunlp/instructor-base\nWe introduce **Instructor**"),
+    "the card of a fine-tuned model": text("README.md", "---\nbase_model: hkunlp/instructor-large\n---"),
+    "its name": text("README.md", "Trained like INSTRUCTOR"),
+    "config.json": edit("config.json", _name_or_path="models/my-instructor"),
+}
+SAYS_ANOTHER = {
+    "nothing": text("README.md", "# A model"),
+    "a text of the training data": text("README.md", "| The yoga instructor counts. | An instructor speaks. |"),
+    "GTR-T5": text("README.md", "# sentence-transformers/gtr-t5-base"),
+}
+
+
+@pytest.mark.parametrize("include_prompt", [None, True])
+@pytest.mark.parametrize(
+    ("change", "is_instructor"),
+    [(change, True) for change in SAYS_INSTRUCTOR.values()] + [(change, False) for change in SAYS_ANOTHER.values()],
+    ids=[*SAYS_INSTRUCTOR, *SAYS_ANOTHER],
+)
+def test_instructor_or_not(checkpoint, tmp_path, change, is_instructor, include_prompt):
+    """INSTRUCTOR leaves the instruction out of the mean, whatever its files say about it; others follow them."""
+    edit_json(checkpoint / "1_Pooling" / "config.json", include_prompt=include_prompt)
+    change(checkpoint)
+    assert read_prepared(prepare(checkpoint)).include_prompt != is_instructor
+    edit_json(checkpoint / "1_Pooling" / "config.json", include_prompt=False)
+    assert not read_prepared(prepare(checkpoint)).include_prompt
+
+
+def test_settings_survive_another_precision(checkpoint):
+    edit_json(checkpoint / "1_Pooling" / "config.json", include_prompt=True)
+    prompts = {"prompts": {"d": "Document: "}, "default_prompt_name": "d", "truncate_dim": 5}
+    plain = read_prepared(prepare(checkpoint))
+    write_json(checkpoint / "config_sentence_transformers.json", prompts)
+    first = read_prepared(prepare(checkpoint))
+    again = read_prepared(prepare(first.path, "bfloat16"))
+    assert (again.include_prompt, again.default_prompt, again.dimension) == (True, "Document: ", 5)
+    assert len({plain.content_hash, first.content_hash, again.content_hash}) == 3

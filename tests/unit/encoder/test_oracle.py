@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from checkpoints import write_checkpoint
+from checkpoints import edit_json, write_checkpoint, write_json
 from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel, prepare
@@ -29,19 +29,16 @@ XL = {"d_model": 1024, "d_kv": 128, "d_ff": 16384, "num_layers": 1, "num_heads":
 
 
 def oracle(checkpoint):
-    """Load a checkpoint with sentence-transformers, and exclude the instruction from pooling.
-
-    By default, sentence-transformers excludes it only for the three models on the hub, which it recognizes by name.
-    """
+    """Load a checkpoint with sentence-transformers, which follows its settings."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    peer = sentence_transformers.SentenceTransformer(str(checkpoint), device="cpu")
-    peer.set_pooling_include_prompt(False)
-    return peer
+    return sentence_transformers.SentenceTransformer(str(checkpoint), device="cpu")
 
 
 def assert_as_oracle(peer, model, texts, instructions=INSTRUCTIONS):
     """Compare vectors; our model gets all instructions in one call, so its batches differ from those of the oracle."""
-    expected = [peer.encode(texts, prompt=instruction, batch_size=4) for instruction in instructions]
+    expected = [
+        peer.encode(texts, prompt=instruction, batch_size=4, normalize_embeddings=True) for instruction in instructions
+    ]
     actual = model.encode(np.repeat(instructions, len(texts)).tolist(), texts * len(instructions))
     assert np.abs(actual).max() > 0.01
     np.testing.assert_allclose(actual, np.concatenate(expected), atol=TOLERANCE, rtol=0)
@@ -96,3 +93,66 @@ def test_saved_by_sentence_transformers(tmp_path, varied_texts, dimension):
     model = InstructorModel.from_pretrained(tmp_path / "saved")
     assert model.max_length == 100
     assert_as_oracle(peer, model, varied_texts)
+
+
+def without_include_prompt(checkpoint):
+    edit_json(checkpoint / "1_Pooling/config.json", include_prompt=None)
+    (checkpoint / "README.md").write_text("# sentence-transformers/gtr-t5-base")
+
+
+def set_pooling(**changes):
+    return lambda checkpoint: edit_json(checkpoint / "1_Pooling/config.json", **changes)
+
+
+def set_defaults(**settings):
+    return lambda checkpoint: write_json(checkpoint / "config_sentence_transformers.json", settings)
+
+
+PROMPTS = {"prompts": {"query": "Query: ", "document": "Represent the document: "}, "default_prompt_name": "document"}
+HONORED = {
+    "the prompt is pooled": set_pooling(include_prompt=True),
+    "the prompt is pooled by default": without_include_prompt,
+    "prompts": set_defaults(prompts=PROMPTS["prompts"]),
+    "a default prompt": set_defaults(**PROMPTS),
+    "an empty default prompt": set_defaults(prompts={"document": ""}, default_prompt_name="document"),
+    "fewer numbers": set_defaults(truncate_dim=7),
+    "no fewer numbers": set_defaults(truncate_dim=700),
+}
+
+
+@pytest.mark.parametrize("dimension", [24, None], ids=["Dense", "no Dense"])
+@pytest.mark.parametrize("change", HONORED.values(), ids=HONORED)
+def test_settings_that_are_honored(tmp_path, varied_texts, change, dimension):
+    checkpoint = write_checkpoint(tmp_path / "model", dimension=dimension)
+    change(checkpoint)
+    peer, model = oracle(checkpoint), InstructorModel.from_pretrained(checkpoint)
+    assert_as_oracle(peer, model, varied_texts)
+    expected = peer.encode(varied_texts, normalize_embeddings=True)
+    np.testing.assert_allclose(model.encode(None, varied_texts), expected, atol=TOLERANCE, rtol=0)
+
+
+def cut_the_beginning(checkpoint):
+    truncation = {"direction": "Left", "max_length": 512, "strategy": "LongestFirst", "stride": 0}
+    edit_json(checkpoint / "tokenizer.json", truncation=truncation)
+
+
+REFUSED = {
+    "the beginning is cut": cut_the_beginning,
+    "fewer tokens": lambda checkpoint: edit_json(
+        checkpoint / "sentence_bert_config.json", processing_kwargs={"text": {"max_length": 5}}
+    ),
+    "the tokenizer's limit": lambda checkpoint: edit_json(
+        checkpoint / "sentence_bert_config.json", max_seq_length=None, tokenizer_args={"model_max_length": 5}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", REFUSED.values(), ids=REFUSED)
+def test_settings_that_are_refused(tmp_path, varied_texts, change):
+    """They would change the vectors."""
+    checkpoint = write_checkpoint(tmp_path / "model")
+    plain = oracle(checkpoint).encode(varied_texts)
+    change(checkpoint)
+    assert np.abs(oracle(checkpoint).encode(varied_texts) - plain).max() > 0.01
+    with pytest.raises(ValueError, match=r"can be cut off|does not support"):
+        prepare(checkpoint)
