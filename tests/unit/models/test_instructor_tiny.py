@@ -59,6 +59,16 @@ def test_narrow_precisions_stay_close(model, precision, least):
     assert (vectors * model.encode(instruction, texts)).sum(axis=1).min() >= least
 
 
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-6), ("bfloat16", 1e-3), ("int8", 1e-6)])
+def test_the_batch_changes_last_digits_only(precision, most):
+    texts = [row["text"] for row in rows("passages.jsonl")[::3]]
+    instruction = "Represent the document for retrieval: "
+    narrow = InstructorModel.from_pretrained(FOLDER, precision=precision)
+    vectors = narrow.encode(instruction, texts)
+    for start in range(0, len(texts), 12):
+        assert np.abs(narrow.encode(instruction, [texts[start]]) - vectors[start]).max() < most
+
+
 @pytest.mark.parametrize(
     ("instruction", "asked_for", "other"),
     [
