@@ -62,7 +62,8 @@ class InstructorModel:
         name_or_folder: str | os.PathLike[str],
         revision: str | None = None,
         precision: str | None = None,
-        device: str = "cpu",
+        device: str | None = "cpu",
+        cache_folder: str | None = None,
     ) -> InstructorModel:
         """Load a model by its name. If it is not on this machine yet, download and prepare it first.
 
@@ -72,7 +73,8 @@ class InstructorModel:
             revision: The branch, tag or commit of a model on the hub. By default, the hub's main branch.
             precision: "float32", "bfloat16" or "int8"; see `prepare`. By default the precision of a prepared folder,
                 and float32 for a checkpoint.
-            device: "cpu", "cuda" or "cuda:N".
+            device: "cpu", "cuda" or "cuda:N"; None means a GPU if there is one.
+            cache_folder: The folder for downloads; by default the cache of huggingface_hub.
 
         Returns:
             The loaded model.
@@ -84,7 +86,9 @@ class InstructorModel:
             ConnectionError: The model is not in the local cache and the hub cannot be reached.
             ImportError: The model is on the hub and huggingface_hub is not installed.
         """
-        folder = find_checkpoint(os.fspath(name_or_folder), revision)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        folder = find_checkpoint(os.fspath(name_or_folder), revision, cache_folder)
         return cls(prepare_model(folder, precision), torch.device(device))
 
     @classmethod

@@ -26,11 +26,15 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
         batch_size: Maximum number of texts per forward pass.
         query_instruction: Instruction for `encode_queries`.
         doc_instruction: Instruction for `encode_documents`.
-        device: "cpu", "cuda" or "cuda:N".
+        device: "cpu", "cuda" or "cuda:N"; None means a GPU if there is one.
         normalize_embeddings: Whether to return unit vectors. Otherwise the vectors have the length that the Dense
             layer gives them.
         precision: "float32", "bfloat16" or "int8".
         revision: Branch, tag or commit of a checkpoint on the hub.
+        cache_folder: The folder for downloads; by default the cache of huggingface_hub.
+        trust_remote_code: Has no effect: no code of a checkpoint is ever run.
+
+    The loaded `InstructorModel` is the attribute ``model``.
 
     Raises what `InstructorModel.from_pretrained` raises. Nothing is ever installed.
     """
@@ -41,23 +45,25 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
         batch_size: int = 32,
         query_instruction: str = "Represent the question for retrieval:",
         doc_instruction: str = "Represent the document for retrieval:",
-        device: str = "cpu",
+        device: str | None = "cpu",
         normalize_embeddings: bool = True,
         *,
         precision: str = "float32",
         revision: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         self.model_name = model_name
         self.batch_size = batch_size
         self.query_instruction = query_instruction
         self.doc_instruction = doc_instruction
         self.normalize_embeddings = normalize_embeddings
-        self._model = InstructorModel.from_pretrained(model_name, revision, precision, device)
+        self.model = InstructorModel.from_pretrained(model_name, revision, precision, device, cache_folder)
 
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return self._model.dimension
+        return self.model.dimension
 
     def __call__(self, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """Embed documents, as `encode_documents` does."""
@@ -73,5 +79,5 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
 
     def _encode(self, instruction: str, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         return list(
-            self._model.encode(instruction, texts, normalize=self.normalize_embeddings, batch_size=self.batch_size)
+            self.model.encode(instruction, texts, normalize=self.normalize_embeddings, batch_size=self.batch_size)
         )

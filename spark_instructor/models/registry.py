@@ -64,13 +64,14 @@ def is_cached(model: KnownModel) -> bool:
     return isinstance(try_to_load_from_cache(model.source, "config.json"), str)
 
 
-def find_checkpoint(model: str, revision: str | None = None) -> Path:
+def find_checkpoint(model: str, revision: str | None = None, cache_folder: str | None = None) -> Path:
     """Return the local folder of a checkpoint, and download the checkpoint first if it is on the hub.
 
     ``model`` is the name of a known or an installed model, a hub id ("owner/name") or a folder (a path, or a ``file:``
     or ``dbfs:`` URI). ``revision`` pins a checkpoint of the hub to a branch, a tag or a commit. An installed model
-    comes before the checkpoint of the same name on the hub, unless ``revision`` is set. Downloads go to the cache of
-    huggingface_hub (HF_HOME), and its settings apply (HF_HUB_OFFLINE, HF_ENDPOINT, tokens).
+    comes before the checkpoint of the same name on the hub, unless ``revision`` is set. Downloads go to
+    ``cache_folder``, which is by default the cache of huggingface_hub (HF_HOME), and its settings apply
+    (HF_HUB_OFFLINE, HF_ENDPOINT, tokens).
 
     Raises ValueError for an unknown name and for the URI of a file system that is not local, FileNotFoundError for a
     missing folder, ImportError if the model is on the hub and huggingface_hub is not installed, and ConnectionError,
@@ -81,9 +82,9 @@ def find_checkpoint(model: str, revision: str | None = None) -> Path:
         return path
     known = _find_known(model)
     if known is not None:
-        return _download(known.source, revision)
+        return _download(known.source, revision, cache_folder)
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
-        return _download(model, revision)
+        return _download(model, revision, cache_folder)
     if "/" in model or "\\" in model:
         raise FileNotFoundError(f"there is no checkpoint folder {local_path(model)}")
     names = list(dict.fromkeys([*(model.name for model in _KNOWN), *list_installed()]))
@@ -115,7 +116,7 @@ def _find_known(name: str) -> KnownModel | None:
 
 
 @cache  # a session stays with one revision and asks the hub once
-def _download(hub_id: str, revision: str | None) -> Path:
+def _download(hub_id: str, revision: str | None, cache_folder: str | None) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -126,14 +127,16 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
     def fetch(*weights: str) -> Path:
         return Path(
-            huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *weights])
+            huggingface_hub.snapshot_download(
+                hub_id, revision=revision, cache_dir=cache_folder, allow_patterns=[*_SMALL_FILES, *weights]
+            )
         )
 
     _log.info("Looking for %s on the hub and in the local cache", hub_id)
     try:
         folder = fetch("*.safetensors")
         if not any(folder.glob("*.safetensors")):
-            folder = fetch("*pytorch_model.bin")
+            folder = fetch("*pytorch_model*.bin")
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ValueError(
             f"the hub has no {hub_id} at revision {revision or 'main'}, or it is private and no token is set: {error}"

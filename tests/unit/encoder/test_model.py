@@ -189,7 +189,7 @@ class TestFromPretrained:
         monkeypatch.setattr("spark_instructor.models.registry._download", lambda *args: downloads.append(args) or tiny)
         assert InstructorModel.from_pretrained("owner/model", "v1").dimension == 64
         assert InstructorModel.from_pretrained("instructor_base").dimension == 64
-        assert downloads == [("owner/model", "v1"), ("hkunlp/instructor-base", None)]
+        assert downloads == [("owner/model", "v1", None), ("hkunlp/instructor-base", None, None)]
 
     def test_device(self, tiny):
         with pytest.raises(RuntimeError, match="nowhere"):

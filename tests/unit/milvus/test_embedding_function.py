@@ -58,6 +58,14 @@ def test_settings(tiny, model):
         assert not np.allclose(np.linalg.norm(expected, axis=1), 1, atol=0.01)
 
 
+def test_what_theirs_passes_to_sentence_transformers(tiny, model, tmp_path):
+    function = InstructorEmbeddingFunction(str(tiny), device=None, cache_folder=str(tmp_path), trust_remote_code=True)
+    assert isinstance(function.model, InstructorModel)
+    np.testing.assert_allclose(function.encode_queries(["a"]), function.model.encode(function.query_instruction, ["a"]))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'truncate_dim'"):
+        InstructorEmbeddingFunction(str(tiny), truncate_dim=3)
+
+
 def test_lists_only(function):
     assert function.encode_documents([]) == function.encode_queries([]) == function([]) == []
     with pytest.raises(TypeError, match="pass a list"):

@@ -61,7 +61,7 @@ class TestNames:
         asked = []
         monkeypatch.setattr("spark_instructor.models.registry._download", lambda *args: asked.append(args) or tmp_path)
         assert find_checkpoint(name, "v1") == tmp_path
-        assert asked == [(hub_id, "v1")]
+        assert asked == [(hub_id, "v1", None)]
 
 
 class TestFolders:
@@ -113,6 +113,7 @@ def hub(tmp_path_factory):
         "main": write_checkpoint(root / "main", dimension=10),
         "bin-only": write_checkpoint(root / "bin-only", dimension=11, stored_as="bin"),
         "sharded": write_checkpoint(root / "sharded", dimension=12, stored_as="sharded"),
+        "sharded-bin": write_checkpoint(root / "sharded-bin", dimension=13, stored_as="sharded bin"),
     }
     (root / "main" / "pytorch_model.bin").write_bytes(b"the same weights once more")
     for folder in revisions.values():
@@ -125,7 +126,7 @@ def hub(tmp_path_factory):
         yield hub
 
 
-def get_folder(home, hub_id, revision=None, **variables):
+def get_folder(home, hub_id, revision=None, cache_folder=None, **variables):
     """Ask for a folder in a process of its own, since huggingface_hub reads its settings when it is imported."""
     code = """
 import json, sys
@@ -138,7 +139,7 @@ except Exception as error:
     proxies = {name for name in os.environ if name.lower().endswith("_proxy")}
     environment = {name: value for name, value in os.environ.items() if name not in proxies}
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps([hub_id, revision])],
+        [sys.executable, "-c", code, json.dumps([hub_id, revision, cache_folder])],
         env={**environment, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **variables},
         capture_output=True,
         text=True,
@@ -163,6 +164,7 @@ class TestHub:
             ("main", 10, {"model.safetensors"}),
             ("bin-only", 11, {"pytorch_model.bin"}),
             ("sharded", 12, {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}),
+            ("sharded-bin", 13, {"pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"}),
         ],
     )
     def test_download(self, hub, tmp_path, revision, dimension, weights):
@@ -176,6 +178,12 @@ class TestHub:
         prepared = prepare(folder)
         assert prepared.name.startswith("instructor-small-float32-")
         assert InstructorModel.load(prepared).dimension == dimension
+
+    def test_another_cache(self, hub, tmp_path):
+        home, cache = tmp_path / "home", tmp_path / "cache"
+        (folder,) = get_folder(home, REPOSITORY, cache_folder=str(cache), HF_ENDPOINT=hub.url)
+        assert cache in Path(folder).parents
+        assert not home.exists() or not list(home.rglob("*.safetensors"))
 
     @pytest.mark.parametrize("revision", ["main", "bin-only"])
     def test_filled_cache(self, hub, unreachable, tmp_path, revision):
@@ -207,4 +215,4 @@ class TestHub:
         """Only downloads need huggingface_hub."""
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(ImportError, match=r"pip install 'spark-instructor-embeddings\[hub\]'"):
-            _download(REPOSITORY, "of this test")
+            _download(REPOSITORY, "of this test", None)
