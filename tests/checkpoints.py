@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 TINY = Path(__file__).parent / "data" / "tiny"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json")
-STORED_AS = ("safetensors", "sharded", "bin")
+STORED_AS = ("safetensors", "sharded", "bin", "sharded bin")
 
 _CONFIG = {
     "model_type": "t5",
@@ -77,7 +77,7 @@ def write_checkpoint(
                 "activation_function": "torch.nn.modules.linear.Identity",
             },
         )
-        write_weights(folder / "2_Dense", dense, "bin" if stored_as == "bin" else "safetensors", dtype)
+        write_weights(folder / "2_Dense", dense, "bin" if "bin" in stored_as else "safetensors", dtype)
     for name in tokenizer_files:
         shutil.copyfile(TINY / name, folder / name)
     return folder
@@ -120,8 +120,8 @@ def random_tensors(config, dimension, seed=0):
 
 
 def write_weights(folder, tensors, stored_as="safetensors", dtype=torch.float32):
-    """Remove the old weights and write new ones as one safetensors file, two with an index, or a pickle."""
-    for old in [*folder.glob("*.safetensors*"), *folder.glob("*.bin")]:
+    """Remove the old weights and write new ones: safetensors or pickles, in one file or in two with an index."""
+    for old in [*folder.glob("*.safetensors*"), *folder.glob("*.bin*")]:
         old.unlink()
     tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     if stored_as == "bin":
@@ -129,10 +129,13 @@ def write_weights(folder, tensors, stored_as="safetensors", dtype=torch.float32)
     elif stored_as == "safetensors":
         save_file(tensors, folder / "model.safetensors")
     else:
-        shard_of = {name: f"model-{i % 2 + 1:05}-of-00002.safetensors" for i, name in enumerate(tensors)}
+        stem, suffix, save = (
+            ("pytorch_model", "bin", torch.save) if "bin" in stored_as else ("model", "safetensors", save_file)
+        )
+        shard_of = {name: f"{stem}-{i % 2 + 1:05}-of-00002.{suffix}" for i, name in enumerate(tensors)}
         for shard in set(shard_of.values()):
-            save_file({name: tensor for name, tensor in tensors.items() if shard_of[name] == shard}, folder / shard)
-        write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": shard_of})
+            save({name: tensor for name, tensor in tensors.items() if shard_of[name] == shard}, folder / shard)
+        write_json(folder / f"{stem}.{suffix}.index.json", {"metadata": {}, "weight_map": shard_of})
 
 
 def copy_tiny(folder, *, stored_as="bin", without=()):

@@ -183,8 +183,8 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
         if added.get(listed.id) != listed.content:
             raise ValueError(
                 f"{listed.path} adds the token {short_repr(listed.content)} with the id {short_repr(listed.id)}, "
-                "which the tokenizer lacks. Save the checkpoint with a fast tokenizer, so that tokenizer.json has all "
-                "tokens."
+                "which the tokenizer lacks. Write a tokenizer.json that has all tokens, with transformers: "
+                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             )
     tokenizer.save(str(path), pretty=False)
 

@@ -137,16 +137,15 @@ def build_tokenizer(tokenizer_json: Path | None, spiece_model: Path | None) -> T
     """Build a checkpoint's tokenizer with T5's pipeline: Precompiled, WhitespaceSplit, Metaspace, ``$A </s>``.
 
     transformers 5 always sets this pipeline, while transformers 4 follows tokenizer.json, which in some checkpoints has
-    another one. So neither the stored pipeline nor a stored truncation is kept. Without tokenizer.json, the vocabulary
-    comes from ``spiece.model`` in T5's order: the pieces, then ``<extra_id_99>`` to ``<extra_id_0>``.
+    another one. So neither the stored pipeline nor a stored truncation is kept, except for the character map. Without
+    tokenizer.json, everything comes from ``spiece.model``, with the vocabulary in T5's order: the pieces, then
+    ``<extra_id_99>`` to ``<extra_id_0>``. transformers does the same, but it also takes damaged files.
 
     Raises ValueError, naming the file, if the file is not one of a T5 tokenizer.
     """
     if tokenizer_json is not None:
         source = tokenizer_json
         tokenizer, charsmap = _read_tokenizer_json(source)
-        if charsmap is None and spiece_model is not None:
-            charsmap = _read_sentencepiece(spiece_model).normalizer_spec.precompiled_charsmap
     elif spiece_model is not None:
         source = spiece_model
         tokenizer, charsmap = _build_from_sentencepiece(source)
@@ -248,8 +247,9 @@ def _build_from_sentencepiece(path: Path) -> tuple[Tokenizer, bytes | None]:
     for piece in model.pieces:
         if piece.type in (piece.USER_DEFINED, piece.CONTROL) and piece.piece not in _SPECIAL_TOKENS:
             raise ValueError(
-                f"{path} has the piece {short_repr(piece.piece)}, which is user-defined or a control piece. Save the "
-                "checkpoint with a fast tokenizer: only its tokenizer.json says how to match such a piece."
+                f"{path} has the piece {short_repr(piece.piece)}, which is user-defined or a control piece. Only a "
+                "tokenizer.json says how to match it. Write one with transformers: "
+                "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             )
     extra = [f"<extra_id_{i}>" for i in reversed(range(_EXTRA_IDS))]
     vocabulary = [(piece.piece, piece.score) for piece in model.pieces] + [(token, 0.0) for token in extra]

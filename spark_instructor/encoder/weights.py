@@ -1,4 +1,4 @@
-"""Opening a checkpoint's weight files: safetensors, sharded safetensors, or a pickle that holds only tensors."""
+"""Opening a checkpoint's weight files: safetensors or pickles that hold only tensors, in one file or in shards."""
 
 from __future__ import annotations
 
@@ -56,20 +56,18 @@ class Weights:
 
 
 def open_weights(folder: Path) -> Weights:
-    """Open the weights in a folder: safetensors if there are any, sharded or not, otherwise ``pytorch_model.bin``.
+    """Open the weights in a folder: ``model.safetensors`` if it exists, otherwise ``pytorch_model.bin``.
+
+    Instead of a file, there may be shards and their index.
 
     Raises FileNotFoundError if there are no weights and ValueError, naming the file, if one is damaged.
     """
-    single, index, pickled = (
-        folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    )
-    if is_file(single):
-        return Weights(single, [single], open_safetensors(single))
-    if is_file(index):
-        return _open_shards(index)
-    if is_file(pickled):
-        tensors = _load_pickle(pickled)
-        return Weights(pickled, [pickled], dict.fromkeys(tensors, tensors.__getitem__))
+    for name, open_file in (("model.safetensors", open_safetensors), ("pytorch_model.bin", _open_pickle)):
+        file, index = folder / name, folder / f"{name}.index.json"
+        if is_file(file):
+            return Weights(file, [file], open_file(file))
+        if is_file(index):
+            return _open_shards(index, file.suffix, open_file)
     raise FileNotFoundError(f"{folder} has no weights: expected model.safetensors or pytorch_model.bin")
 
 
@@ -95,20 +93,20 @@ def open_safetensors(path: Path) -> Mapping[str, ReadTensor]:
         raise ValueError(f"{path} is not a complete safetensors file ({error}). Download it again.") from error
 
 
-def _open_shards(index: Path) -> Weights:
+def _open_shards(index: Path, suffix: str, open_shard: Callable[[Path], Mapping[str, ReadTensor]]) -> Weights:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f"{index} has no weight_map")
     shards: dict[str, Mapping[str, ReadTensor]] = {}
     for shard in weight_map.values():
-        if not _is_shard_name(shard):
+        if not _is_shard_name(shard, suffix):
             raise ValueError(
-                f"{index} names the shard {short_repr(shard)}, expected a safetensors file in the same folder"
+                f"{index} names the shard {short_repr(shard)}, expected a {suffix} file in the same folder"
             )
         if shard not in shards:
             if not is_file(index.parent / shard):
                 raise FileNotFoundError(f"{index} names the shard {shard}, which does not exist")
-            shards[shard] = open_safetensors(index.parent / shard)
+            shards[shard] = open_shard(index.parent / shard)
     for name, shard in weight_map.items():
         if name not in shards[shard]:
             raise ValueError(f"{index.parent / shard} has no tensor {name}, but {index.name} says that it has")
@@ -116,13 +114,13 @@ def _open_shards(index: Path) -> Weights:
     return Weights(index, [index, *(index.parent / shard for shard in shards)], readers)
 
 
-def _is_shard_name(name: object) -> bool:
-    """Tell whether ``name`` can be a safetensors file beside the index, and not one elsewhere."""
-    return isinstance(name, str) and is_valid_name(name) and Path(name).name == name and name.endswith(".safetensors")
+def _is_shard_name(name: object, suffix: str) -> bool:
+    """Tell whether ``name`` can be a file beside the index, and not one elsewhere."""
+    return isinstance(name, str) and is_valid_name(name) and Path(name).name == name and name.endswith(suffix)
 
 
-def _load_pickle(path: Path) -> Mapping[str, Tensor]:
-    """Load the tensors of a .bin file; ``weights_only`` refuses a pickle that would run code."""
+def _open_pickle(path: Path) -> Mapping[str, ReadTensor]:
+    """Map the names in a .bin file to a function that reads; ``weights_only`` refuses a pickle that would run code."""
     try:
         is_zip = _is_zip(path)
         if is_zip and _is_compressed(path):  # torch would map the compressed bytes as if they were the numbers
@@ -144,7 +142,7 @@ def _load_pickle(path: Path) -> Mapping[str, Tensor]:
                 f"{path} does not hold a state dict: {short_repr(name)} is not a dense tensor whose values are all in "
                 "the file"
             )
-    return tensors
+    return dict.fromkeys(tensors, tensors.__getitem__)
 
 
 def _is_zip(path: Path) -> bool:

@@ -13,6 +13,7 @@ POOLING, DENSE = "1_Pooling/config.json", "2_Dense/config.json"
 TOKENIZER, TOKENIZER_CONFIG, PIECES = "tokenizer.json", "tokenizer_config.json", "spiece.model"
 WEIGHTS, PICKLE, INDEX = "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"
 SHARD = "model-00001-of-00002.safetensors"
+PICKLE_INDEX, PICKLE_SHARD = "pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"
 DENSE_WEIGHTS, DENSE_PICKLE = f"2_Dense/{WEIGHTS}", f"2_Dense/{PICKLE}"
 MANIFEST = "prepared.json"
 
@@ -66,6 +67,7 @@ def write_healthy(root):
     write_json(write_checkpoint(root / "safetensors", num_layers=1) / SETTINGS, {})
     write_checkpoint(root / "bin", num_layers=1, stored_as="bin")
     write_checkpoint(root / "sharded", num_layers=1, stored_as="sharded")
+    write_checkpoint(root / "sharded bin", num_layers=1, stored_as="sharded bin")
     write_slow_checkpoint(root / "slow")
     prepare(root / "safetensors", into=root / "prepared")
 

@@ -15,6 +15,8 @@ from .case import (
     LIMIT,
     MODULES,
     PICKLE,
+    PICKLE_INDEX,
+    PICKLE_SHARD,
     PIECES,
     POOLING,
     SETTINGS,
@@ -88,6 +90,8 @@ READ = [
     ("bin", DENSE_PICKLE, EVERY),
     ("sharded", INDEX, SOME),
     ("sharded", SHARD, EVERY),
+    ("sharded bin", PICKLE_INDEX, SOME),
+    ("sharded bin", PICKLE_SHARD, EVERY),
     ("slow", TOKENIZER_CONFIG, MOST),
     ("slow", PIECES, EVERY),
 ]
@@ -115,6 +119,8 @@ MISSING = [
     ("bin", DENSE_PICKLE, ""),
     ("sharded", INDEX, ""),
     ("sharded", SHARD, SHARD),
+    ("sharded bin", PICKLE_INDEX, ""),
+    ("sharded bin", PICKLE_SHARD, PICKLE_SHARD),
     ("slow", PIECES, ""),
 ]
 MAY_BE_MISSING = [("safetensors", LIMIT), ("safetensors", TOKENIZER), ("slow", TOKENIZER_CONFIG)]

@@ -12,7 +12,7 @@ import torch
 from checkpoints import read_bin
 
 from . import damage
-from .case import DENSE_PICKLE, PICKLE, accepted, folder_around, refused
+from .case import DENSE_PICKLE, PICKLE, PICKLE_SHARD, accepted, folder_around, refused
 
 
 class Executes:
@@ -40,7 +40,7 @@ CODE = {
     "as a value": lambda path: {"shared.weight": Executes(path)},
     "as a key": lambda path: {(1, Executes(path)): torch.ones(1)},
     "as the whole": Executes,
-    "beside the tensors": lambda path: {**read_bin(path.parent), "x": Executes(path)},
+    "beside the tensors": lambda path: {**torch.load(path, weights_only=True), "x": Executes(path)},
     "deep inside": lambda path: {"a": [{"b": (Executes(path),)}]},
     "as a state": lambda path: {"a": HasState()},
     "as eval": lambda path: {"a": Executes(path, eval)},
@@ -75,6 +75,8 @@ def cases():
             yield refused("bin", file, f"has code {what}, in a zip file", save, make, True)
             yield refused("bin", file, f"has code {what}, in torch's older form", save, make, False)
         yield refused("bin", file, "has compressed records", compress)
+    for what in ("as a value", "as the whole", "beside the tensors"):
+        yield refused("sharded bin", PICKLE_SHARD, f"has code {what}", save, CODE[what], True)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         yield refused("bin", PICKLE, f"is a plain pickle with code, of protocol {protocol}", pickle_code, protocol)
     for what, content in NO_TENSORS.items():

@@ -5,7 +5,7 @@ import json
 from checkpoints import write_json
 
 from . import damage
-from .case import INDEX, PICKLE, accepted, refused, shorten
+from .case import INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, accepted, refused, shorten
 from .damage import NESTED_LIST
 
 # Wrong names for the file that contains the embedding.
@@ -27,7 +27,14 @@ NO_MAPS = [None, True, 3, "x", [], ["x"], {}, {"a": "nowhere.safetensors"}, {"":
 FINE_METADATA = [3, [], {"total_size": 10**30}]
 
 
+# Wrong names for a shard of the same tensor in .bin files.
+NO_PICKLE_SHARDS = ["../other/pytorch_model.bin", "./x.bin", "/etc/passwd", "\0.bin", "nowhere.bin", WEIGHTS, None, []]
+
+
 def cases():
+    for shard in NO_PICKLE_SHARDS:
+        yield refused("sharded bin", PICKLE_INDEX, f"names the shard {shorten(shard)}", set_shard, shard)
+    yield refused("sharded bin", PICKLE_INDEX, "names the other shard for each tensor", swap_shards)
     for shard in NO_SHARDS:
         yield refused("sharded", INDEX, f"names the shard {shorten(shard)}", set_shard, shard)
     yield refused(*("sharded", INDEX, "names a folder as a shard", name_a_folder), error_names="folder.safetensors")

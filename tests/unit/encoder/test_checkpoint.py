@@ -338,7 +338,7 @@ class TestShardIndex:
     def test_names_something_else(self, originals, sharded, tmp_path, shard):
         shutil.copytree(originals["safetensors"], tmp_path / "other")
         edit_json(sharded / "model.safetensors.index.json", weight_map={"shared.weight": shard})
-        assert_refused(sharded, tmp_path / "prepared", ValueError, "expected a safetensors file in the same folder")
+        assert_refused(sharded, tmp_path / "prepared", ValueError, r"expected a \.safetensors file in the same folder")
 
     def test_missing_shard(self, sharded, tmp_path):
         (sharded / "model-00002-of-00002.safetensors").unlink()

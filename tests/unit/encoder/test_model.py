@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from checkpoints import copy_tiny, edit_json, write_checkpoint
+from checkpoints import STORED_AS, copy_tiny, edit_json, write_checkpoint
 from processes import run_python
 from vectors import TOLERANCE, assert_close
 
@@ -67,7 +67,7 @@ class TestGoldens:
         assert (vectors * golden_vectors).sum(axis=1)[nonzero].min() >= 0.999
         np.testing.assert_allclose(np.linalg.norm(vectors[nonzero], axis=1), 1, atol=1e-6)
 
-    @pytest.mark.parametrize("stored_as", ["bin", "safetensors", "sharded"])
+    @pytest.mark.parametrize("stored_as", STORED_AS)
     @pytest.mark.parametrize("without", [(), ("tokenizer.json",), ("spiece.model",)], ids=["both", "spiece", "json"])
     def test_as_stored(self, tmp_path, cases, golden_vectors, stored_as, without):
         checkpoint = copy_tiny(tmp_path / "copy", stored_as=stored_as, without=without)

@@ -1,9 +1,11 @@
 """Compare the encoder with sentence-transformers on random checkpoints of many shapes."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from checkpoints import edit_json, write_checkpoint, write_json
+from checkpoints import STORED_AS, TOKENIZER_FILES, edit_json, write_checkpoint, write_json
 from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel, prepare
@@ -77,7 +79,7 @@ def test_attention_is_far_from_uniform(tmp_path, varied_texts):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("stored_as", ["safetensors", "sharded", "bin"])
+@pytest.mark.parametrize("stored_as", STORED_AS)
 def test_half_precision_on_the_hub_is_widened(tmp_path, varied_texts, dtype, stored_as):
     checkpoint = write_checkpoint(
         tmp_path / "model", stored_as=stored_as, dtype=dtype, torch_dtype=str(dtype).removeprefix("torch.")
@@ -156,3 +158,32 @@ def test_settings_that_are_refused(tmp_path, varied_texts, change):
     assert np.abs(oracle(checkpoint).encode(varied_texts) - plain).max() > 0.01
     with pytest.raises(ValueError, match=r"can be cut off|does not support"):
         prepare(checkpoint)
+
+
+HARD_TEXTS = [
+    "ﬁne ＡＢＣ ① ½ é",
+    "one </s> two <pad> <extra_id_0>three",
+    "next\u0085line\u2028  two  spaces",
+    "",
+    "漢字",
+]
+OTHER_NORMALIZERS = {
+    "none": None,
+    "an empty one": {"type": "Sequence", "normalizers": []},
+    "another": {"type": "Replace", "pattern": {"String": "a"}, "content": "b"},
+}
+
+
+def test_slow_tokenizer_alone(tmp_path, varied_texts):
+    files = [name for name in TOKENIZER_FILES if name != "tokenizer.json"]
+    checkpoint = write_checkpoint(tmp_path / "model", tokenizer_files=files)
+    assert_as_oracle(oracle(checkpoint), InstructorModel.from_pretrained(checkpoint), HARD_TEXTS + varied_texts[2:7])
+
+
+@pytest.mark.parametrize("normalizer", OTHER_NORMALIZERS.values(), ids=OTHER_NORMALIZERS)
+def test_tokenizer_json_without_a_character_map(tmp_path, normalizer):
+    """The map of the spiece.model beside it is not used."""
+    checkpoint = write_checkpoint(tmp_path / "model")
+    content = json.loads((checkpoint / "tokenizer.json").read_text("utf-8"))
+    write_json(checkpoint / "tokenizer.json", {**content, "normalizer": normalizer})
+    assert_as_oracle(oracle(checkpoint), InstructorModel.from_pretrained(checkpoint), HARD_TEXTS)

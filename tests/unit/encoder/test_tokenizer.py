@@ -97,17 +97,6 @@ def test_user_defined_and_control_pieces(tmp_path, kind):
         build_tokenizer(None, tmp_path / "spiece.model")
 
 
-@pytest.mark.parametrize(
-    "normalizer",
-    [None, {"type": "Sequence", "normalizers": []}, {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}],
-    ids=["none", "empty", "another"],
-)
-def test_character_map_from_sentencepiece(tmp_path, golden_ids, normalizer):
-    """If tokenizer.json lacks T5's character map, `build_tokenizer` takes it from the spiece.model beside it."""
-    built = build_tokenizer(write_tokenizer_json(tmp_path, normalizer=normalizer), TINY / "spiece.model")
-    assert encode_texts(built, tmp_path) == golden_ids
-
-
 def test_character_map_inside_a_sequence(tmp_path, golden_ids):
     own = json.loads((TINY / "tokenizer.json").read_text("utf-8"))["normalizer"]
     path = write_tokenizer_json(tmp_path, normalizer={"type": "Sequence", "normalizers": [own]})
