@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +53,8 @@ class ListedToken(NamedTuple):
 
     path: Path
     content: str
-    id: str
+    id: str | None
+    """None if any id will do."""
 
 
 class Checkpoint:
@@ -176,7 +178,10 @@ class Checkpoint:
             if settings.get(name):
                 raise ValueError(f"{path}: {name} is {short_repr(settings[name])}, but the encoder does not support it")
         path = self._encoder_folder / "tokenizer_config.json"
-        side = JsonObject(path, self._read_optional_json(path)).get("truncation_side", str, "right")
+        tokenizer_config = JsonObject(path, self._read_optional_json(path))
+        if tokenizer_config.get("split_special_tokens", bool):
+            raise ValueError(f"{path}: split_special_tokens is not supported; the text </s> is always one token")
+        side = tokenizer_config.get("truncation_side", str, "right")
         if side != "right":
             raise ValueError(
                 f"{path}: truncation_side {short_repr(side)} is not supported; only the end of a text can be cut off"
@@ -292,7 +297,9 @@ class Checkpoint:
             listed.append(ListedToken(path, token, str(number)))
 
         path = self._encoder_folder / "tokenizer_config.json"
-        tokens = self._read_optional_json(path).get("added_tokens_decoder")
+        config = self._read_optional_json(path)
+        listed += [ListedToken(path, token, None) for token in _list_special_tokens(config)]
+        tokens = config.get("added_tokens_decoder")
         tokens = {} if tokens is None else tokens
         if not isinstance(tokens, dict):
             raise ValueError(
@@ -331,6 +338,19 @@ class Checkpoint:
             return None
         self._hashed_files.append(path)
         return path
+
+
+def _list_special_tokens(tokenizer_config: dict[str, Any]) -> Iterator[str]:
+    """Yield the special tokens that a tokenizer_config.json names, such as its ``eos_token``."""
+    for key, value in tokenizer_config.items():
+        if key in ("additional_special_tokens", "extra_special_tokens"):
+            tokens = list(value.values()) if isinstance(value, dict) else value
+        else:
+            tokens = [value] if key.endswith("_token") else []
+        for token in tokens if isinstance(tokens, list) else []:
+            content = token.get("content") if isinstance(token, dict) else token
+            if isinstance(content, str):
+                yield content
 
 
 def _strip_package(dotted: str | None) -> str:

@@ -180,10 +180,11 @@ def _write_tokenizer(source: Checkpoint | PreparedModel, path: Path) -> None:
     # An ordinary piece with this id is not enough: added tokens are matched first, even inside words.
     added = {str(number): token.content for number, token in tokenizer.get_added_tokens_decoder().items()}
     for listed in source.added_tokens:
-        if added.get(listed.id) != listed.content:
+        if listed.content not in (added.values() if listed.id is None else [added.get(listed.id)]):
+            with_id = "" if listed.id is None else f" with the id {short_repr(listed.id)}"
             raise ValueError(
-                f"{listed.path} adds the token {short_repr(listed.content)} with the id {short_repr(listed.id)}, "
-                "which the tokenizer lacks. Write a tokenizer.json that has all tokens, with transformers: "
+                f"{listed.path} adds the token {short_repr(listed.content)}{with_id}, which the tokenizer lacks. Write "
+                "a tokenizer.json that has all tokens, with transformers: "
                 "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             )
     tokenizer.save(str(path), pretty=False)

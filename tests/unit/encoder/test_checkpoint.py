@@ -140,6 +140,19 @@ UNSUPPORTED = {
         edit("tokenizer_config.json", added_tokens_decoder={"1": {"content": "</s>"}, "1020": {"content": "[MED]"}}),
         r"tokenizer_config\.json adds the token '\[MED\]' with the id '1020'",
     ),
+    "another special token": (
+        edit("tokenizer_config.json", additional_special_tokens=["<extra_id_0>", {"content": "[MED]"}]),
+        r"tokenizer_config\.json adds the token '\[MED\]', which the tokenizer lacks",
+    ),
+    "another special token by name": (
+        edit("tokenizer_config.json", extra_special_tokens={"med": "[MED]"}),
+        r"adds the token '\[MED\]', which the tokenizer lacks",
+    ),
+    "a mask token": (edit("tokenizer_config.json", mask_token="[MASK]"), r"adds the token '\[MASK\]', which"),
+    "special tokens that are split": (
+        edit("tokenizer_config.json", split_special_tokens=True),
+        "split_special_tokens is not supported",
+    ),
     "two Dense": (
         write("modules.json", modules("Transformer", "Pooling", "Dense", "Dense")),
         r"lists the modules \['Transformer', 'Pooling', 'Dense', 'Dense'\]",

@@ -146,6 +146,12 @@ REFUSED = {
     "the tokenizer's limit": lambda checkpoint: edit_json(
         checkpoint / "sentence_bert_config.json", max_seq_length=None, tokenizer_args={"model_max_length": 5}
     ),
+    "another special token": lambda checkpoint: edit_json(
+        checkpoint / "tokenizer_config.json", extra_special_tokens=["[MED]"]
+    ),
+    "special tokens that are split": lambda checkpoint: edit_json(
+        checkpoint / "tokenizer_config.json", split_special_tokens=True
+    ),
 }
 
 
@@ -153,10 +159,11 @@ REFUSED = {
 def test_settings_that_are_refused(tmp_path, varied_texts, change):
     """They would change the vectors."""
     checkpoint = write_checkpoint(tmp_path / "model")
-    plain = oracle(checkpoint).encode(varied_texts)
+    texts = [*varied_texts, "a [MED] b </s> c"]
+    plain = oracle(checkpoint).encode(texts)
     change(checkpoint)
-    assert np.abs(oracle(checkpoint).encode(varied_texts) - plain).max() > 0.01
-    with pytest.raises(ValueError, match=r"can be cut off|does not support"):
+    assert np.abs(oracle(checkpoint).encode(texts) - plain).max() > 0.01
+    with pytest.raises(ValueError, match=r"can be cut off|does not support|is not supported|the tokenizer lacks"):
         prepare(checkpoint)
 
 
