@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README": ROOT / "README.md"} | {f"docs-{page.stem}": page for page in sorted((ROOT / "docs").glob("*.md"))}
-BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def list_blocks(page, language):
