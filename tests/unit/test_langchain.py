@@ -1,7 +1,9 @@
 """InstructorEmbeddings for LangChain: LangChain's own standard tests, and the arguments of langchain-community."""
 
 import importlib
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 from spark_instructor.encoder import InstructorModel
 from spark_instructor.langchain import InstructorEmbeddings
 
+DATA = Path(__file__).parents[1] / "data"
 DOCUMENTS = "Represent the document for retrieval: "
 QUESTIONS = "Represent the question for retrieving supporting documents: "
 
@@ -49,6 +52,14 @@ def test_vectors():
     assert_close(np.array(embeddings.embed_documents([" a text\n", "b"])), model.encode(DOCUMENTS, ["a text", "b"]))
     assert_close(np.array([embeddings.embed_query("a text ")]), model.encode(QUESTIONS, ["a text"]))
     assert embeddings.embed_documents([]) == []
+
+
+def test_vectors_are_theirs(tiny):
+    """A store that was filled with HuggingFaceInstructEmbeddings can be searched."""
+    theirs = json.loads((DATA / "instructor_embedding.json").read_text("utf-8"))
+    embeddings = InstructorEmbeddings(model_name=str(tiny))
+    assert_close(np.array(embeddings.embed_documents(theirs["texts"])), theirs["documents"])
+    assert_close(np.array([embeddings.embed_query(text) for text in theirs["texts"]]), theirs["queries"])
 
 
 def test_arguments(tiny, capsys):

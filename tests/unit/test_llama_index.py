@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from llama_index.core.embeddings import BaseEmbedding
 from spark_instructor.encoder import InstructorModel
 from spark_instructor.llama_index import InstructorEmbedding
 
+DATA = Path(__file__).parents[1] / "data"
 DOCUMENTS = "Represent the document for retrieval: "
 QUESTIONS = "Represent the question for retrieving supporting documents: "
 
@@ -33,6 +36,14 @@ def test_vectors():
     question = model.encode(QUESTIONS, ["a text"])
     assert_close(np.array([embedding.get_query_embedding("a text ")]), question)
     assert_close(np.array([asyncio.run(embedding.aget_query_embedding("a text"))]), question)
+
+
+def test_vectors_are_theirs(tiny):
+    """An index that was built with llama-index-embeddings-instructor can be searched."""
+    theirs = json.loads((DATA / "instructor_embedding.json").read_text("utf-8"))
+    embedding = InstructorEmbedding(str(tiny))
+    assert_close(np.array(embedding.get_text_embedding_batch(theirs["texts"])), theirs["documents"])
+    assert_close(np.array([embedding.get_query_embedding(text) for text in theirs["texts"]]), theirs["queries"])
 
 
 def test_arguments(tiny):
