@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -28,7 +29,8 @@ PART = "part"
 # so rows come twice. Version 2 is unsafe only if a second attempt gives its files other names, and Spark does not.
 _WRITE_OPTIONS = {"partitionOverwriteMode": "dynamic", "mapreduce.fileoutputcommitter.algorithm.version": "2"}
 
-_KIND, _OLD_FINGERPRINT, _OLD_PART = "__kind", "__old_fingerprint", "__old_part"
+_PREFIX = f"__{uuid.uuid4().hex}_"  # no source has a column with this name
+_KIND, _OLD_FINGERPRINT, _OLD_PART, _OLD_KEY = (_PREFIX + name for name in ("kind", "fingerprint", "part", "key"))
 _ROWS_PER_TASK = 2000  # a file of some megabytes
 _MIN_TASKS = 16  # so that even a few rows use the whole cluster and move a progress bar
 
@@ -67,8 +69,8 @@ def embed_changes(
 
     Raises ValueError, before anything is embedded, if the key is null or not unique in the source or in the target; if
     another function wrote the target or it has other columns; and if rows that only the target has were embedded with
-    another model, since vectors of different models cannot be compared. Also raises what
-    `InstructorEmbeddings.transform` raises.
+    another model, since vectors of different models cannot be compared, or with another instruction than the stage has
+    for all rows. Also raises what `InstructorEmbeddings.transform` raises.
     """
     if parts < 1:
         raise ValueError(f"parts is {parts}, expected at least 1")
@@ -85,7 +87,7 @@ def embed_changes(
         _check_keys(before, keys, target)
     _check_keys(source, keys, "the source")
 
-    counts = _count_changes(_compare(wanted, before, keys), model, target)
+    counts = _count_changes(_compare(wanted, before, keys), stage, model, target)
     for part, count in sorted(counts.items()):
         rows = count["new"] + count["changed"]
         if not rows:
@@ -149,6 +151,13 @@ def _read_target(spark: SparkSession, target: str) -> DataFrame | None:
         if "PATH_NOT_FOUND" in str(error) or "UNABLE_TO_INFER_SCHEMA" in str(error):
             return None
         raise
+    except Exception as error:  # its class depends on the kind of session
+        if "CANNOT_READ_FILE_FOOTER" not in str(error):
+            raise
+        raise ValueError(
+            f"{target} was not written by embed_changes: it contains a file that is not Parquet, or a damaged one. "
+            "Name a new folder, or one that embed_changes wrote."
+        ) from error
     if FINGERPRINT not in schema.names or PART not in schema.names:
         raise ValueError(
             f"{target} was not written by embed_changes: it has no columns {FINGERPRINT!r} and {PART!r}. "
@@ -177,19 +186,34 @@ def _add_fingerprint(
 
     instruction = stage.choose_instruction(model)
     instructions = column(str(stage.getInstructionCol())) if instruction is None else F.lit(instruction)
-    texts = [read_column(fields[0]).alias("text"), instructions.cast(StringType()).alias("instruction")]
-    row = F.to_json(F.struct(*texts))
+    instructions = instructions.cast(StringType())
+    row = F.to_json(F.struct(read_column(fields[0]).alias("text"), instructions.alias("instruction")))
     settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
-    fingerprint = F.concat(F.lit(get_fingerprint_prefix(model)), F.sha2(F.concat(F.lit(settings), row), 256))
+    row_hash = F.sha2(F.concat(F.lit(settings), row), 224)
+    fingerprint = F.concat(F.lit(get_fingerprint_prefix(model)), _hash_instruction(instructions), row_hash)
     return source.select("*", fingerprint.alias(FINGERPRINT))
 
 
+def _hash_instruction(instruction: Column) -> Column:
+    return F.substring(F.sha2(F.coalesce(instruction, F.lit("")), 256), 1, 8)
+
+
 def _assign_parts(wanted: DataFrame, keys: list[str], parts: int) -> DataFrame:
-    """Add to each row the part that its key belongs to; the metadata of the fingerprint keeps the number of parts."""
+    """Add to each row the part that its key belongs to; the metadata of the fingerprint keeps the number of parts.
+
+    Strings that are equal under a collation may have different hashes, so only the other columns of the key count. If
+    there are none, all rows are in one part.
+    """
     check_new_columns(wanted, [PART], "the source")
-    part = F.pmod(F.xxhash64(*map(column, keys)), F.lit(parts)).cast("int")
+    hashable = [column(name) for name in keys if not _is_collated(wanted, name)]
+    part = F.pmod(F.xxhash64(*hashable or [F.lit(0)]), F.lit(parts)).cast("int")
     columns = [column(name) for name in wanted.columns if name != FINGERPRINT]
     return wanted.select(*columns, F.col(FINGERPRINT).alias(FINGERPRINT, metadata={"parts": parts}), part.alias(PART))
+
+
+def _is_collated(rows: DataFrame, name: str) -> bool:
+    """Return whether a column contains strings under another collation than the binary one."""
+    return " collate " in find_field(rows, name, "the source").dataType.simpleString()
 
 
 def _check_columns(before: DataFrame, after: DataFrame, target: str) -> None:
@@ -242,30 +266,47 @@ def _select_old_keys(rows: DataFrame, keys: list[str], *others: Column) -> DataF
 
 
 def _alias_keys(keys: list[str]) -> dict[str, str]:
-    return {name: f"__old_key_{i}" for i, name in enumerate(keys)}
+    return {name: f"{_OLD_KEY}_{i}" for i, name in enumerate(keys)}
 
 
 def _match_keys(keys: list[str]) -> Column:
     return reduce(Column.__and__, [column(name) == F.col(alias) for name, alias in _alias_keys(keys).items()])
 
 
-def _count_changes(compared: DataFrame, model: PreparedModel, target: str) -> dict[int, Counter[str]]:
+def _count_changes(
+    compared: DataFrame, stage: InstructorEmbeddings, model: PreparedModel, target: str
+) -> dict[int, Counter[str]]:
     """Count the rows of each kind in each part.
 
-    Raises ValueError if rows that only the target has were embedded with another model.
+    Raises ValueError if rows that only the target has were embedded with another model or instruction.
     """
-    is_foreign = ~F.col(_OLD_FINGERPRINT).startswith(get_fingerprint_prefix(model)) & (F.col(_KIND) == "absent")
+    prefix = F.lit(get_fingerprint_prefix(model))
+    has_other_model = ~F.col(_OLD_FINGERPRINT).startswith(prefix)
+    instruction = stage.choose_instruction(model)
+    if instruction is not None:
+        prefix = F.concat(prefix, _hash_instruction(F.lit(instruction)))
+    has_other_instruction = ~has_other_model & ~F.col(_OLD_FINGERPRINT).startswith(prefix)
+    is_absent = F.col(_KIND) == "absent"
     rows = compared.groupBy(F.coalesce(PART, _OLD_PART).alias(PART), _KIND).agg(
-        F.count("*").alias("rows"), F.count_if(is_foreign).alias("foreign")
+        F.count("*").alias("rows"),
+        F.count_if(is_absent & has_other_model).alias("other_model"),
+        F.count_if(is_absent & has_other_instruction).alias("other_instruction"),
     )
     counts: dict[int, Counter[str]] = defaultdict(Counter)
-    foreign = 0
+    foreign = Counter[str]()
     for row in rows.collect():
         counts[row[PART]][row[_KIND]] = row["rows"]
-        foreign += row["foreign"]
-    if foreign:
+        foreign.update(model=row["other_model"], instruction=row["other_instruction"])
+    if foreign["model"]:
         raise ValueError(
-            f"{foreign:,} rows of {target} are not in the source and were embedded with another model or precision, "
-            "and vectors of different models cannot be compared. Pass the whole source, or write to a new folder."
+            f"{foreign['model']:,} rows of {target} are not in the source and were embedded with another model or "
+            "precision, and vectors of different models cannot be compared. Pass the whole source, or write to a new "
+            "folder."
+        )
+    if foreign["instruction"]:
+        raise ValueError(
+            f"{foreign['instruction']:,} rows of {target} are not in the source and were embedded with another "
+            "instruction. Pass the whole source, write to a new folder, or, if rows are to have different "
+            "instructions, put them into a column of the source and set instructionCol."
         )
     return counts

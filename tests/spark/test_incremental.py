@@ -3,6 +3,7 @@
 import json
 import re
 
+import pyspark
 import pytest
 from checkpoints import write_checkpoint
 from pyspark.sql import functions as F
@@ -108,12 +109,23 @@ def test_another_model(spark, update, target, tmp_path):
 
 
 @pytest.mark.one_kind
+def test_another_instruction(update):
+    """A target has one instruction, unless a column gives each row its own."""
+    update(texts_of(range(6)))
+    with pytest.raises(ValueError, match=r"2 rows of .* were embedded with another instruction.*set instructionCol"):
+        update(texts_of(range(4)), instruction="Another: ")
+    assert update(texts_of(range(6)), instruction="Another: ") == Changes(changed=6)
+    assert update(texts_of(range(4)), instruction="Another: ") == Changes(unchanged=4, absent=2)
+
+
+@pytest.mark.one_kind
 def test_an_instruction_for_each_row(spark, stage, target):
     stage = stage.setInstructionCol("why")
     source = spark.createDataFrame([(1, "text", "a: "), (2, "text", "b: ")], "id int, text string, why string")
     assert embed_changes(source, target, "id", stage) == Changes(new=2)
     source = source.withColumn("why", F.when(F.col("id") == 1, "c: ").otherwise(F.col("why")))
     assert embed_changes(source, target, "id", stage) == Changes(changed=1, unchanged=1)
+    assert embed_changes(source.where("id = 1"), target, "id", stage) == Changes(unchanged=1, absent=1)
 
 
 @pytest.mark.one_kind
@@ -134,6 +146,46 @@ def test_keys_of_several_columns_with_dots_and_spaces(spark, stage, target):
     assert embed_changes(changed, target, keys, stage) == Changes(changed=1, unchanged=2)
     stored_rows = spark.read.parquet(target).select("`doc.id`", "`page no`", "text").collect()
     assert sorted(map(tuple, stored_rows)) == [("a", 1, "one"), ("a", 2, "deux"), ("b", 1, "three")]
+
+
+@pytest.mark.one_kind
+@pytest.mark.skipif(pyspark.__version__ < "4", reason="collations came with Spark 4")
+@pytest.mark.parametrize("key_columns", ["key", ["key", "site"]])
+def test_keys_under_a_case_insensitive_collation(spark, stage, target, key_columns):
+    """A key in another case is the same key, although its hash is another."""
+    keys = [f"key-{i}" for i in range(ROWS)]
+
+    def update(keys, text):
+        rows = [(i % 3, key, f"{text} {key}") for i, key in enumerate(keys)]
+        source = spark.createDataFrame(rows, "site int, key string, text string")
+        source = source.withColumn("key", F.expr("key COLLATE UTF8_LCASE"))
+        return embed_changes(source, target, key_columns, stage, parts=8)
+
+    assert update(keys, "text") == Changes(new=ROWS)
+    assert update([key.upper() for key in keys], "changed") == Changes(changed=ROWS)
+    assert sorted(row.key for row in spark.read.parquet(target).collect()) == sorted(key.upper() for key in keys)
+    assert update([*keys, "key-8"], "changed again") == Changes(new=1, changed=ROWS)
+    assert update([*keys, "key-8"], "changed again") == Changes(unchanged=ROWS + 1)
+    written_parts = spark.read.parquet(target).select(PART).distinct().count()
+    assert (written_parts == 1) == (key_columns == "key")
+
+
+@pytest.mark.one_kind
+def test_output_cols(spark, stage, target):
+    stage = InstructorEmbeddings(model=stage.getModel(), inputCols=["text"], outputCols=["vector"])
+    source = spark.createDataFrame([(1, "a")], "id int, text string")
+    assert embed_changes(source, target, "id", stage) == Changes(new=1)
+    assert embed_changes(source, target, "id", stage) == Changes(unchanged=1)
+
+
+@pytest.mark.one_kind
+@pytest.mark.parametrize("name", ["__old_key_0", "__old_part", "__old_fingerprint", "__kind"])
+def test_any_name_of_a_column(spark, stage, target, name):
+    source = spark.createDataFrame([(1, "a", "b")], f"id int, text string, {name} string")
+    assert embed_changes(source, target, "id", stage, parts=1) == Changes(new=1)
+    assert embed_changes(source, target, "id", stage) == Changes(unchanged=1)
+    changed = source.withColumn("text", F.lit("c"))
+    assert embed_changes(changed, target, "id", stage) == Changes(changed=1)
 
 
 @pytest.mark.one_kind
@@ -249,6 +301,10 @@ def test_targets_of_others(spark, stage, target):
     source.write.parquet(target)
     assert_refused(
         source, target, stage, "was not written by embed_changes: it has no columns 'fingerprint' and 'part'"
+    )
+    source.write.csv(f"{target}-csv")
+    assert_refused(
+        source, f"{target}-csv", stage, "was not written by embed_changes: it contains a file that is not Parquet"
     )
 
 
