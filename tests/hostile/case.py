@@ -44,12 +44,12 @@ class Case(NamedTuple):
         self.damage(folder / self.file if self.file else folder, *self.arguments)
 
 
-def refused(checkpoint, file, what, damage, *arguments, error_names=None):
+def refusal(checkpoint, file, what, damage, *arguments, error_names=None):
     """Create a case that `prepare` must refuse with an error that names the damaged file, or `error_names`."""
     return Case(checkpoint, file, what, damage, arguments, file if error_names is None else error_names)
 
 
-def accepted(checkpoint, file, what, damage, *arguments):
+def acceptance(checkpoint, file, what, damage, *arguments):
     """Create a case that `prepare` must accept, with the same vectors as the healthy checkpoint."""
     return Case(checkpoint, file, what, damage, arguments, None)
 

@@ -24,8 +24,8 @@ from .case import (
     TOKENIZER,
     TOKENIZER_CONFIG,
     WEIGHTS,
-    accepted,
-    refused,
+    acceptance,
+    refusal,
 )
 
 DAMAGES = {
@@ -128,17 +128,17 @@ MAY_BE_MISSING = [("safetensors", LIMIT), ("safetensors", TOKENIZER), ("slow", T
 
 def cases():
     for checkpoint, file, error_names in MISSING:
-        yield refused(checkpoint, file, "is missing", Path.unlink, error_names=error_names)
+        yield refusal(checkpoint, file, "is missing", Path.unlink, error_names=error_names)
     for checkpoint, file in MAY_BE_MISSING:
-        yield accepted(checkpoint, file, "is missing", Path.unlink)
+        yield acceptance(checkpoint, file, "is missing", Path.unlink)
     for checkpoint, file, damages in READ:
         for what in damages:
-            outcome = accepted if what == "is a secret in JSON" and file in ALL_OPTIONAL else refused
+            outcome = acceptance if what == "is a secret in JSON" and file in ALL_OPTIONAL else refusal
             yield outcome(checkpoint, file, what, *DAMAGES[what])
     for checkpoint, file in NOT_READ:
         for what in ("is random bytes", "is a secret", "is too large"):
-            yield accepted(checkpoint, file, f"{what}, and not read", *DAMAGES[what])
+            yield acceptance(checkpoint, file, f"{what}, and not read", *DAMAGES[what])
     for file, other in permutations([file for checkpoint, file, _ in READ if checkpoint == "safetensors"], 2):
         is_object = other.endswith(".json") and other != MODULES
-        outcome = accepted if file in ALL_OPTIONAL and is_object else refused
+        outcome = acceptance if file in ALL_OPTIONAL and is_object else refusal
         yield outcome("safetensors", file, f"holds {other}", damage.copy_from_checkpoint, other)

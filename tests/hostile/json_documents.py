@@ -3,7 +3,7 @@
 import json
 
 from . import damage
-from .case import CONFIG, DENSE, INDEX, LIMIT, MODULES, POOLING, SETTINGS, TOKENIZER, TOKENIZER_CONFIG, refused
+from .case import CONFIG, DENSE, INDEX, LIMIT, MODULES, POOLING, SETTINGS, TOKENIZER, TOKENIZER_CONFIG, refusal
 
 # The checkpoint, the file, and a list if the file must contain an object, or an object if it must contain a list.
 FILES = [
@@ -37,7 +37,7 @@ MALFORMED = {
 def cases():
     for checkpoint, file, wrong_kind in FILES:
         for content in (*SCALARS, wrong_kind):
-            yield refused(checkpoint, file, f"holds {content!r}", damage.write, json.dumps(content))
+            yield refusal(checkpoint, file, f"holds {content!r}", damage.write, json.dumps(content))
     for checkpoint, file in READ_BY_THEIR_OWN_FUNCTION:
         for what, content in MALFORMED.items():
-            yield refused(checkpoint, file, f"holds {what}", damage.write, content)
+            yield refusal(checkpoint, file, f"holds {what}", damage.write, content)

@@ -1,7 +1,7 @@
 """Keys of the JSON files, each with wrong values, and with unusual values that are valid."""
 
 from . import damage
-from .case import CONFIG, DENSE, LIMIT, POOLING, SETTINGS, TOKENIZER_CONFIG, accepted, refused, shorten
+from .case import CONFIG, DENSE, LIMIT, POOLING, SETTINGS, TOKENIZER_CONFIG, acceptance, refusal, shorten
 from .damage import NESTED_LIST
 
 # None removes the key.
@@ -74,7 +74,7 @@ ACCEPTED = [
 
 
 def cases():
-    for outcome, table in ((refused, REFUSED), (accepted, ACCEPTED)):
+    for outcome, table in ((refusal, REFUSED), (acceptance, ACCEPTED)):
         for checkpoint, file, key, values in table:
             for value in values:
                 yield outcome(checkpoint, file, f"{key} = {shorten(value)}", damage.set_key, key, value)

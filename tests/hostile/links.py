@@ -7,21 +7,21 @@ import os
 import shutil
 from pathlib import Path
 
-from .case import accepted, folder_around, refused
+from .case import acceptance, folder_around, refusal
 
 CHECKPOINTS = ("safetensors", "bin", "sharded", "slow")
 
 
 def cases():
     for checkpoint in CHECKPOINTS:
-        yield accepted(checkpoint, "", "has all files behind links", link_as_the_hub_does)
-    yield accepted("safetensors", "2_Dense", "is a link to another checkpoint's", link_folder, "../other/2_Dense")
-    yield refused("safetensors", "2_Dense", "is a link to itself", link_folder, "2_Dense")
-    yield refused("safetensors", "2_Dense", "is a file", make_file)
-    yield refused("safetensors", "", "is an empty folder", make_empty_folder)
-    yield refused("safetensors", "", "is a file", make_file)
-    yield refused("safetensors", "", "is missing", shutil.rmtree)
-    yield accepted("safetensors", "prepared.json", "is a folder", Path.mkdir)
+        yield acceptance(checkpoint, "", "has all files behind links", link_as_the_hub_does)
+    yield acceptance("safetensors", "2_Dense", "is a link to another checkpoint's", link_folder, "../other/2_Dense")
+    yield refusal("safetensors", "2_Dense", "is a link to itself", link_folder, "2_Dense")
+    yield refusal("safetensors", "2_Dense", "is a file", make_file)
+    yield refusal("safetensors", "", "is an empty folder", make_empty_folder)
+    yield refusal("safetensors", "", "is a file", make_file)
+    yield refusal("safetensors", "", "is missing", shutil.rmtree)
+    yield acceptance("safetensors", "prepared.json", "is a folder", Path.mkdir)
 
 
 def link_as_the_hub_does(folder):

@@ -7,7 +7,7 @@ out of the cache.
 import json
 
 from . import damage
-from .case import MANIFEST, WEIGHTS, refused, shorten
+from .case import MANIFEST, WEIGHTS, refusal, shorten
 
 # Keys and their wrong values; None is written as null.
 WRONG_VALUES = [
@@ -46,12 +46,12 @@ NO_WEIGHTS = [b"", b"\xff" * 100, b"PK"]
 def cases():
     for key, values in WRONG_VALUES:
         for value in values:
-            yield refused("prepared", MANIFEST, f"{key} = {shorten(value)}", damage.set_keys, {key: value})
+            yield refusal("prepared", MANIFEST, f"{key} = {shorten(value)}", damage.set_keys, {key: value})
     for content, error_names in WRONG_MANIFESTS:
         what = f"holds {shorten(content)}"
-        yield refused("safetensors", MANIFEST, what, damage.write, content, error_names=error_names)
+        yield refusal("safetensors", MANIFEST, what, damage.write, content, error_names=error_names)
     for content in NO_WEIGHTS:
-        yield refused("prepared", WEIGHTS, f"holds {shorten(content)}", write_weights, content)
+        yield refusal("prepared", WEIGHTS, f"holds {shorten(content)}", write_weights, content)
 
 
 def write_weights(path, content):

@@ -6,7 +6,7 @@ from pathlib import Path
 from checkpoints import write_json
 
 from . import damage
-from .case import MODULES, accepted, refused, shorten
+from .case import MODULES, acceptance, refusal, shorten
 from .damage import NESTED_LIST
 
 # The first four of these paths lead to a healthy module.
@@ -41,20 +41,20 @@ WRONG_LISTS = {
 def cases():
     for number, module, paths in LISTED:
         for path in paths:
-            yield refused("safetensors", MODULES, f"{module} in {shorten(path)}", edit, number, "path", path)
+            yield refusal("safetensors", MODULES, f"{module} in {shorten(path)}", edit, number, "path", path)
         what = f"{module} in a folder that is missing"
-        yield refused("safetensors", MODULES, what, edit, number, "path", "nowhere", error_names="nowhere")
+        yield refusal("safetensors", MODULES, what, edit, number, "path", "nowhere", error_names="nowhere")
         for type_ in NO_TYPES:
-            yield refused("safetensors", MODULES, f"{module} is {shorten(type_)}", edit, number, "type", type_)
+            yield refusal("safetensors", MODULES, f"{module} is {shorten(type_)}", edit, number, "type", type_)
         own_library = f"instructor.INSTRUCTOR_{module}"
-        yield refused("safetensors", MODULES, f"{module} alone is {own_library}", edit, number, "type", own_library)
+        yield refusal("safetensors", MODULES, f"{module} alone is {own_library}", edit, number, "type", own_library)
         other_package = f"evil_module_that_is_not_imported.{module}"
-        yield accepted("safetensors", MODULES, f"{module} of another package", edit, number, "type", other_package)
+        yield acceptance("safetensors", MODULES, f"{module} of another package", edit, number, "type", other_package)
     for path in SAME_PATHS:
-        yield accepted("safetensors", MODULES, f"Dense in {path}", edit, 2, "path", path)
+        yield acceptance("safetensors", MODULES, f"Dense in {path}", edit, 2, "path", path)
     for what, modules in WRONG_LISTS.items():
-        yield refused("safetensors", MODULES, f"lists {what}", damage.write, json.dumps(modules))
-    yield accepted("safetensors", "3_Normalize", "is a folder", Path.mkdir)
+        yield refusal("safetensors", MODULES, f"lists {what}", damage.write, json.dumps(modules))
+    yield acceptance("safetensors", "3_Normalize", "is a folder", Path.mkdir)
 
 
 def edit(path, number, key, value):

@@ -12,7 +12,7 @@ import torch
 from checkpoints import read_bin
 
 from . import damage
-from .case import DENSE_PICKLE, PICKLE, PICKLE_SHARD, accepted, folder_around, refused
+from .case import DENSE_PICKLE, PICKLE, PICKLE_SHARD, acceptance, folder_around, refusal
 
 
 class Executes:
@@ -72,27 +72,27 @@ MALFORMED = {
 def cases():
     for file in (PICKLE, DENSE_PICKLE):
         for what, make in CODE.items():
-            yield refused("bin", file, f"has code {what}, in a zip file", save, make, True)
-            yield refused("bin", file, f"has code {what}, in torch's older form", save, make, False)
-        yield refused("bin", file, "has compressed records", compress)
+            yield refusal("bin", file, f"has code {what}, in a zip file", save, make, True)
+            yield refusal("bin", file, f"has code {what}, in torch's older form", save, make, False)
+        yield refusal("bin", file, "has compressed records", compress)
     for what in ("as a value", "as the whole", "beside the tensors"):
-        yield refused("sharded bin", PICKLE_SHARD, f"has code {what}", save, CODE[what], True)
+        yield refusal("sharded bin", PICKLE_SHARD, f"has code {what}", save, CODE[what], True)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        yield refused("bin", PICKLE, f"is a plain pickle with code, of protocol {protocol}", pickle_code, protocol)
+        yield refusal("bin", PICKLE, f"is a plain pickle with code, of protocol {protocol}", pickle_code, protocol)
     for what, content in NO_TENSORS.items():
-        yield refused("bin", PICKLE, f"holds {what}", lambda path, content: torch.save(content, path), content)
+        yield refusal("bin", PICKLE, f"holds {what}", lambda path, content: torch.save(content, path), content)
     for what, content in MALFORMED.items():
-        yield refused("bin", PICKLE, f"is a plain pickle with {what}", damage.write, content)
-        yield refused("bin", PICKLE, f"is a zip file of a pickle with {what}", write_zip, {"data.pkl": content})
-    yield refused("bin", PICKLE, "is a zip file without a pickle", write_zip, {"readme": b"x"})
-    yield refused("bin", PICKLE, "is a zip file with names that lead out", write_zip, {"../../canary": b"x"}, "")
-    yield refused("bin", PICKLE, "is an empty zip file", write_empty_zip)
-    yield refused(
+        yield refusal("bin", PICKLE, f"is a plain pickle with {what}", damage.write, content)
+        yield refusal("bin", PICKLE, f"is a zip file of a pickle with {what}", write_zip, {"data.pkl": content})
+    yield refusal("bin", PICKLE, "is a zip file without a pickle", write_zip, {"readme": b"x"})
+    yield refusal("bin", PICKLE, "is a zip file with names that lead out", write_zip, {"../../canary": b"x"}, "")
+    yield refusal("bin", PICKLE, "is an empty zip file", write_empty_zip)
+    yield refusal(
         *("bin", PICKLE, "is a zip bomb", write_zip, {"data.pkl": bytes(1 << 26)}, "archive/", zipfile.ZIP_DEFLATED)
     )
-    yield refused("bin", PICKLE, "is a tar file", write_tar)
-    yield accepted("bin", PICKLE, "is in torch's older form", save_in_older_form)
-    yield accepted("safetensors", PICKLE, "has code, and lies beside safetensors", save_beside_safetensors)
+    yield refusal("bin", PICKLE, "is a tar file", write_tar)
+    yield acceptance("bin", PICKLE, "is in torch's older form", save_in_older_form)
+    yield acceptance("safetensors", PICKLE, "has code, and lies beside safetensors", save_beside_safetensors)
 
 
 def save(path, make, zipped):

@@ -2,7 +2,7 @@
 
 from sentencepiece import sentencepiece_model_pb2 as protobuf
 
-from .case import CONFIG, PIECES, refused
+from .case import CONFIG, PIECES, refusal
 from .tokenizer_json import NO_CHARSMAPS
 
 # Settings of the trainer and their wrong values.
@@ -15,16 +15,16 @@ WRONG_SETTINGS = [
 def cases():
     for key, values in WRONG_SETTINGS:
         for value in values:
-            yield refused("slow", PIECES, f"{key} = {value}", edit, set_setting, key, value)
+            yield refusal("slow", PIECES, f"{key} = {value}", edit, set_setting, key, value)
     for score in (float("nan"), float("inf")):
-        yield refused("slow", PIECES, f"has a score of {score}", edit, set_score, score)
+        yield refusal("slow", PIECES, f"has a score of {score}", edit, set_score, score)
     for number, charsmap in enumerate(NO_CHARSMAPS):
-        yield refused("slow", PIECES, f"has the wrong charsmap {number}", edit, set_charsmap, charsmap)
-    yield refused("slow", PIECES, "is cut between two pieces", edit, clear_fields, "trainer_spec", "normalizer_spec")
-    yield refused("slow", PIECES, "has no pieces", edit, clear_fields, "pieces")
-    yield refused("slow", PIECES, "has no </s>", edit, remove_piece, 1)
+        yield refusal("slow", PIECES, f"has the wrong charsmap {number}", edit, set_charsmap, charsmap)
+    yield refusal("slow", PIECES, "is cut between two pieces", edit, clear_fields, "trainer_spec", "normalizer_spec")
+    yield refusal("slow", PIECES, "has no pieces", edit, clear_fields, "pieces")
+    yield refusal("slow", PIECES, "has no </s>", edit, remove_piece, 1)
     what = "has more pieces than the model has embeddings"
-    yield refused("slow", PIECES, what, edit, add_pieces, 100, error_names=CONFIG)
+    yield refusal("slow", PIECES, what, edit, add_pieces, 100, error_names=CONFIG)
 
 
 def edit(path, change, *arguments):

@@ -3,7 +3,7 @@
 import json
 import struct
 
-from .case import WEIGHTS, refused
+from .case import WEIGHTS, refusal
 
 EMBEDDING = "shared.weight"  # float32 of shape (1024, 32)
 
@@ -46,15 +46,15 @@ WRONG_ENTRY = {
 
 def cases():
     for length in LENGTHS:
-        yield refused("safetensors", WEIGHTS, f"has a header of length {length}", set_length, length)
+        yield refusal("safetensors", WEIGHTS, f"has a header of length {length}", set_length, length)
     for what, header in NO_HEADERS.items():
-        yield refused("safetensors", WEIGHTS, f"has a header that {what}", set_header, header)
+        yield refusal("safetensors", WEIGHTS, f"has a header that {what}", set_header, header)
     for what, function in WRONG_ENTRIES.items():
-        yield refused("safetensors", WEIGHTS, f"has a header that {what}", change_entries, function)
+        yield refusal("safetensors", WEIGHTS, f"has a header that {what}", change_entries, function)
     for what, changes in WRONG_ENTRY.items():
-        yield refused("safetensors", WEIGHTS, f"has a header with {what}", change_entry, changes)
-    yield refused("safetensors", WEIGHTS, "has numbers of 4 bits in the right shape", store_4_bits)
-    yield refused("safetensors", WEIGHTS, "has bytes behind the tensors", append)
+        yield refusal("safetensors", WEIGHTS, f"has a header with {what}", change_entry, changes)
+    yield refusal("safetensors", WEIGHTS, "has numbers of 4 bits in the right shape", store_4_bits)
+    yield refusal("safetensors", WEIGHTS, "has bytes behind the tensors", append)
 
 
 def read(path):

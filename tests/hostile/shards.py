@@ -5,7 +5,7 @@ import json
 from checkpoints import write_json
 
 from . import damage
-from .case import INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, accepted, refused, shorten
+from .case import INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, acceptance, refusal, shorten
 from .damage import NESTED_LIST
 
 # Wrong names for the file that contains the embedding.
@@ -33,18 +33,18 @@ NO_PICKLE_SHARDS = ["../other/pytorch_model.bin", "./x.bin", "/etc/passwd", "\0.
 
 def cases():
     for shard in NO_PICKLE_SHARDS:
-        yield refused("sharded bin", PICKLE_INDEX, f"names the shard {shorten(shard)}", set_shard, shard)
-    yield refused("sharded bin", PICKLE_INDEX, "names the other shard for each tensor", swap_shards)
+        yield refusal("sharded bin", PICKLE_INDEX, f"names the shard {shorten(shard)}", set_shard, shard)
+    yield refusal("sharded bin", PICKLE_INDEX, "names the other shard for each tensor", swap_shards)
     for shard in NO_SHARDS:
-        yield refused("sharded", INDEX, f"names the shard {shorten(shard)}", set_shard, shard)
-    yield refused(*("sharded", INDEX, "names a folder as a shard", name_a_folder), error_names="folder.safetensors")
+        yield refusal("sharded", INDEX, f"names the shard {shorten(shard)}", set_shard, shard)
+    yield refusal(*("sharded", INDEX, "names a folder as a shard", name_a_folder), error_names="folder.safetensors")
     for weight_map in NO_MAPS:
         what = f"has the weight_map {shorten(weight_map)}"
-        yield refused("sharded", INDEX, what, damage.set_key, "weight_map", weight_map)
+        yield refusal("sharded", INDEX, what, damage.set_key, "weight_map", weight_map)
     for metadata in FINE_METADATA:
-        yield accepted("sharded", INDEX, f"has the metadata {metadata}", damage.set_key, "metadata", metadata)
-    yield refused("sharded", INDEX, "names the other shard for each tensor", swap_shards)
-    yield refused("sharded", INDEX, "names shards for two tensors only", keep_two)
+        yield acceptance("sharded", INDEX, f"has the metadata {metadata}", damage.set_key, "metadata", metadata)
+    yield refusal("sharded", INDEX, "names the other shard for each tensor", swap_shards)
+    yield refusal("sharded", INDEX, "names shards for two tensors only", keep_two)
 
 
 def read_map(path):

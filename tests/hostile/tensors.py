@@ -4,7 +4,7 @@ import torch
 from checkpoints import edit_json, read_bin
 from safetensors.torch import load_file, save_file
 
-from .case import CONFIG, DENSE_WEIGHTS, PICKLE, WEIGHTS, accepted, refused
+from .case import CONFIG, DENSE_WEIGHTS, PICKLE, WEIGHTS, acceptance, refusal
 
 BLOCK = "encoder.block.0.layer"
 EMBEDDING = "shared.weight"
@@ -66,19 +66,19 @@ FINE_IN_PICKLE = {
 
 def cases():
     for file, name, whats in TENSORS:
-        yield refused("safetensors", file, f"has no {name}", remove, name)
+        yield refusal("safetensors", file, f"has no {name}", remove, name)
         for what in whats:
-            yield refused("safetensors", file, f"has {name} {what}", change, name, WRONG[what])
-    yield accepted("safetensors", WEIGHTS, f"has {EMBEDDING} of float64", change, EMBEDDING, torch.Tensor.double)
-    yield accepted("safetensors", WEIGHTS, "has a tensor too many", add, "decoder.x", torch.ones(2))
+            yield refusal("safetensors", file, f"has {name} {what}", change, name, WRONG[what])
+    yield acceptance("safetensors", WEIGHTS, f"has {EMBEDDING} of float64", change, EMBEDDING, torch.Tensor.double)
+    yield acceptance("safetensors", WEIGHTS, "has a tensor too many", add, "decoder.x", torch.ones(2))
     what = "has a bias, but its config.json says bias: false"
-    yield refused("safetensors", DENSE_WEIGHTS, what, add, "linear.bias", torch.ones(24))
+    yield refusal("safetensors", DENSE_WEIGHTS, what, add, "linear.bias", torch.ones(24))
     for what, function in WRONG_IN_PICKLE.items():
-        yield refused("bin", PICKLE, f"has {EMBEDDING} {what}", change_in_pickle, EMBEDDING, function)
+        yield refusal("bin", PICKLE, f"has {EMBEDDING} {what}", change_in_pickle, EMBEDDING, function)
     for what, function in FINE_IN_PICKLE.items():
-        yield accepted("bin", PICKLE, f"has {EMBEDDING} {what}", change_in_pickle, EMBEDDING, function)
-    yield refused("bin", PICKLE, "has one number for 4 TB", repeat_one_number)
-    yield accepted("bin", PICKLE, "has one storage for all tensors", share_storage)
+        yield acceptance("bin", PICKLE, f"has {EMBEDDING} {what}", change_in_pickle, EMBEDDING, function)
+    yield refusal("bin", PICKLE, "has one number for 4 TB", repeat_one_number)
+    yield acceptance("bin", PICKLE, "has one storage for all tensors", share_storage)
 
 
 def remove(path, name):

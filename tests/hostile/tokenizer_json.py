@@ -7,7 +7,7 @@ from base64 import b64encode
 from checkpoints import TINY
 
 from . import damage
-from .case import CONFIG, TOKENIZER, accepted, refused, shorten
+from .case import CONFIG, TOKENIZER, acceptance, refusal, shorten
 from .damage import NESTED_LIST
 
 STORED = json.loads((TINY / TOKENIZER).read_text("utf-8"))
@@ -62,35 +62,35 @@ MORE_PIECES = [[f"piece{i}", -20.0] for i in range(100)]
 def cases():
     for key, values in WRONG_KEYS:
         for value in values:
-            yield with_key(refused, f"{key} = {shorten(value)}", key, value)
+            yield with_key(refusal, f"{key} = {shorten(value)}", key, value)
     for key, values in WRONG_KEYS_OF_MODEL:
         for value in values:
             yield with_model(f"model.{key} = {shorten(value)}", **{key: value})
     for what, model in OTHER_MODELS.items():
-        yield with_key(refused, f"has {what}", "model", model)
+        yield with_key(refusal, f"has {what}", "model", model)
     for what, vocab in WRONG_VOCABS.items():
         yield with_model(f"has {what}", vocab=vocab)
     for what, tokens in WRONG_ADDED_TOKENS.items():
-        yield with_key(refused, f"has an added token {what}", "added_tokens", tokens)
+        yield with_key(refusal, f"has an added token {what}", "added_tokens", tokens)
     for charsmap in CHARSMAPS:
         normalizer = {"type": "Precompiled", "precompiled_charsmap": charsmap}
-        yield with_key(refused, f"has the charsmap {shorten(charsmap)}", "normalizer", normalizer)
+        yield with_key(refusal, f"has the charsmap {shorten(charsmap)}", "normalizer", normalizer)
     for normalizers in WRONG_SEQUENCES:
         normalizer = {"type": "Sequence", "normalizers": normalizers}
-        yield with_key(refused, f"has the normalizers {shorten(normalizers)}", "normalizer", normalizer)
+        yield with_key(refusal, f"has the normalizers {shorten(normalizers)}", "normalizer", normalizer)
     for key in REPLACED:
         for value in (3, {"type": "evil"}):
-            yield with_key(accepted, f"{key} = {value}, which is replaced", key, value)
+            yield with_key(acceptance, f"{key} = {value}, which is replaced", key, value)
 
     what = "has more tokens than the model has embeddings"
-    yield with_key(refused, what, "added_tokens", [*ADDED, *MORE_TOKENS], error_names=CONFIG)
+    yield with_key(refusal, what, "added_tokens", [*ADDED, *MORE_TOKENS], error_names=CONFIG)
     yield with_model("has more pieces than the model has embeddings", vocab=[*VOCAB, *MORE_PIECES], error_names=CONFIG)
     without_type = {key: value for key, value in STORED["model"].items() if key != "type"}
-    yield with_key(accepted, "has a model without a type", "model", without_type)
+    yield with_key(acceptance, "has a model without a type", "model", without_type)
     nested = STORED["normalizer"]
     for _ in range(300):
         nested = {"type": "Sequence", "normalizers": [nested]}
-    yield with_key(accepted, "has a normalizer deep inside others", "normalizer", nested)
+    yield with_key(acceptance, "has a normalizer deep inside others", "normalizer", nested)
 
 
 def with_key(outcome, what, key, value, **options):
@@ -98,4 +98,4 @@ def with_key(outcome, what, key, value, **options):
 
 
 def with_model(what, error_names=TOKENIZER, **changes):
-    return with_key(refused, what, "model", {**STORED["model"], **changes}, error_names=error_names)
+    return with_key(refusal, what, "model", {**STORED["model"], **changes}, error_names=error_names)
