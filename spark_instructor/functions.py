@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from .columns import find_field
+from .provenance import check_same_model, get_provenance
 from .stages.embeddings import InstructorEmbeddings
 from .udf import create_expression_udf
 
@@ -64,15 +66,24 @@ def register_instructor_embed(
     spark.udf.register(name, _create_udf(spark, model=model, instruction=instruction, **settings))
 
 
-def cosine_similarity(left: Column | str, right: Column | str) -> Column:
+def cosine_similarity(left: Column | str, right: Column | str, *, df: DataFrame | None = None) -> Column:
     """Return the cosine similarity (float) of two ``array<float>`` columns; null for a null or a zero vector.
 
     This is ``vector_cosine_similarity`` of Spark 4.3, and an expression with the same values on earlier versions. In
     SQL before 4.3, you can write this for unit vectors, as `InstructorEmbeddings` returns them:
     ``aggregate(zip_with(a, b, (x, y) -> double(x * y)), 0D, (total, product) -> total + product)``.
 
-    The job fails if two vectors differ in width.
+    Args:
+        left: A column of vectors.
+        right: Another column of vectors.
+        df: The DataFrame that has the columns, which must be given by their names then. An expression alone does not
+            see which models embedded its columns, but the metadata in the schema of a DataFrame says so.
+
+    Raises ValueError if ``df`` says that different models embedded the columns. The job fails if two vectors differ in
+    width.
     """
+    if df is not None:
+        _check_same_model(df, left, right)
     if hasattr(F, "vector_cosine_similarity"):
         return F.vector_cosine_similarity(left, right)
     left, right = (F.col(vector) if isinstance(vector, str) else vector for vector in (left, right))
@@ -81,6 +92,20 @@ def cosine_similarity(left: Column | str, right: Column | str) -> Column:
     return F.when(
         F.array_size(left) != F.array_size(right), F.raise_error("vectors of different widths").cast("float")
     ).otherwise(cosine)
+
+
+def _check_same_model(df: DataFrame, *vector_cols: Column | str) -> None:
+    for name in vector_cols:
+        if not isinstance(name, str):
+            raise TypeError(f"cosine_similarity: with df, name the columns; {name} is an expression, not a name")
+    left, right = (find_field(df, str(name), "cosine_similarity") for name in vector_cols)
+    check_same_model(
+        get_provenance(left.metadata),
+        get_provenance(right.metadata),
+        f"column {left.name!r}",
+        f"column {right.name!r}",
+        "Embed both with the same model and precision",
+    )
 
 
 def _dot(left: Column, right: Column) -> Column:

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 
 from .incremental import FINGERPRINT, get_fingerprint_prefix
 from .models.prepared import PreparedModel
-from .stages.embeddings import PROVENANCE
+from .provenance import get_provenance
 
 _SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
 
@@ -50,8 +50,7 @@ def read_provenance(dataset: ds.Dataset, vector_col: str) -> dict[str, str]:
     """
     schema = json.loads((dataset.schema.metadata or {}).get(_SPARK_SCHEMA, b'{"fields": []}'))
     metadata = {field["name"]: field["metadata"] for field in schema["fields"]}
-    provenance: dict[str, str] = metadata.get(vector_col, {}).get(PROVENANCE, {})
-    return provenance
+    return get_provenance(metadata.get(vector_col))
 
 
 def check_model(dataset: ds.Dataset, vector_col: str, model: PreparedModel, path: str | Path) -> None:

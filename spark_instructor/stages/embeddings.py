@@ -28,6 +28,7 @@ from ..models.prepared import (
 from ..models.publishing import publish_folder
 from ..models.registry import find_checkpoint, find_local_folder
 from ..models.shipping import is_local, ship_model
+from ..provenance import PROVENANCE
 from ..udf import check_worker_python, create_stage_udf
 from ..worker import TOKENS, TRUNCATED, Job, choose_device, load_cached
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
@@ -35,9 +36,6 @@ from .base import PLAIN_VECTORS, TEXT, Stage
 from .expressions import build_output, select_texts, sum_metrics
 from .params import AtLeast, HasInputCols, HasOutputCol, HasOutputCols, OneOf, Self
 from .persistence import StageContent
-
-PROVENANCE = "spark_instructor"
-"""Key in the metadata of an output column, under which it says what embedded it."""
 
 
 class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):

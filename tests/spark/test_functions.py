@@ -114,3 +114,22 @@ def test_cosine_similarity(spark, monkeypatch, own):
     assert cosines[3:] == [None, None]
     with pytest.raises(Exception, match=r"(?i)dimension|width"):
         df.select(cosine_similarity("a", F.array(F.lit(1.0).cast("float")))).collect()
+
+
+@pytest.mark.one_kind
+def test_cosine_similarity_of_different_models(spark):
+    def provenance(hash):
+        return {"spark_instructor": {"model": "m" + hash, "precision": "int8", "hash": hash}}
+
+    df = spark.sql("SELECT array(1f) AS a, array(1f) AS b, array(1f) AS c, array(1f) AS d").select(
+        *(F.col(name).alias(name, metadata=provenance(hash)) for name, hash in ("a1", "b1", "c2")), "d"
+    )
+    for same in ("b", "d"):  # nobody knows what embedded d
+        assert df.select(cosine_similarity("a", same, df=df)).first() == (1.0,)
+    with pytest.raises(ValueError, match="column 'a' was embedded with m1 in int8, and column 'c' with m2 in int8"):
+        cosine_similarity("a", "c", df=df)
+    assert df.select(cosine_similarity("a", "c")).first() == (1.0,)
+    with pytest.raises(ValueError, match="cosine_similarity: there is no column 'e'"):
+        cosine_similarity("a", "e", df=df)
+    with pytest.raises(TypeError, match="with df, name the columns"):
+        cosine_similarity("a", F.col("c"), df=df)
