@@ -1,4 +1,7 @@
-"""Run every code block of README.md and docs/ unchanged: the blocks of a page in order, in one folder per page."""
+"""Run every code block of README.md and docs/ unchanged: the blocks of a page in order, in one folder per page.
+
+The blocks of a page share a process until one is marked as that of a new process.
+"""
 
 import json
 import os
@@ -8,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, list_blocks
+from pages import PAGES, ROOT, list_blocks, list_processes
 from processes import changed_environment, run_python
 
 from spark_instructor.models.registry import find_checkpoint
@@ -54,12 +57,19 @@ def test_python_blocks(folder):
 
 
 def run_python_blocks(folder, names):
-    """Run the blocks of some pages in one process, and return what they print."""
-    blocks = {name: list_blocks(PAGES[name], "python") for name in names}
-    text = json.dumps(blocks).replace("instructor_base", "instructor_tiny")
-    (folder / "blocks.json").write_text(text, "utf-8")
+    """Run the blocks of some pages, those of all first processes in one process and so on, and return what they print.
+
+    A page whose process is the second one finds what its first one has written.
+    """
     (folder / "runner.py").write_text(RUNNER, "utf-8")
-    return run_python("runner.py", cwd=folder, timeout=540)
+    processes = {name: list_processes(PAGES[name], "python") for name in names}
+    printed = ""
+    for number in range(max(map(len, processes.values()))):
+        blocks = {name: lists[number] for name, lists in processes.items() if number < len(lists)}
+        text = json.dumps(blocks).replace("instructor_base", "instructor_tiny")
+        (folder / "blocks.json").write_text(text, "utf-8")
+        printed += run_python("runner.py", cwd=folder, timeout=540)
+    return printed
 
 
 @pytest.mark.exhaustive
