@@ -2,11 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-ENVIRONMENTS := .venv .venv35 .venv40 .venvfloors .venvfloors-milvus
+ENVIRONMENTS := .venv .venv35 .venv40 .venvfloors .venvfloors-milvus .venvmilvus
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel test-floors \
-	soak lint docs check format clean python java
+	test-milvus soak lint docs check format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ test-spark35: java .venv35/ready ## run the tests on Spark 3.5
 test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 	.venv40/bin/python -m pytest tests/spark/stages/test_goldens.py $(ARGS)
 
+test-milvus: java .venv/ready .venvmilvus/ready ## run the Milvus tests with a real server
+	$(BIN)/python -m pytest tests/spark/milvus --exhaustive --milvus-python .venvmilvus/bin/python $(ARGS)
+
 # The tests of what calls the libraries whose oldest versions pyproject.toml promises. Milvus has its own environment.
 AT_FLOORS := unit/cli unit/encoder unit/models unit/stages unit/test_import.py unit/test_udf.py unit/test_worker.py \
 	$(addprefix spark/stages/,test_embeddings.py test_goldens.py)
@@ -63,8 +66,8 @@ test-wheel: python ## import the package from a wheel without extras
 
 # Most of these test runs leave a core idle, so two run at a time; two installations at a time would get in each
 # other's way.
-check: lint docs test test-wheel .venv35/ready .venv40/ready ## run everything that a change has to pass
-	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40
+check: lint docs test test-wheel .venv35/ready .venv40/ready .venvmilvus/ready ## run everything that a change has to pass
+	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40 test-milvus
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .
@@ -91,6 +94,9 @@ clean: ## remove the environments and whatever tools left behind
 .venv35/ready: NEEDS := pyspark==3.5.9 -e '.[hub,milvus,test]'
 .venv40/ready: NEEDS := 'pyspark[connect]==4.0.5' -e '.[hub,milvus,test]'
 
+# The server of Milvus 2.3 with an etcd of its own, for Linux on x86-64. PyPI has no later version.
+.venvmilvus/ready: NEEDS := milvus==2.3.5
+
 # milvus-lite needs a newer numpy and a newer pyarrow than the floors, so Milvus has an environment of its own. The other
 # one does without pymilvus.model, which the test extra would bring, and which imports requests without requiring it.
 .venvfloors/ready: NEEDS := -e '.[spark,hub]' hypothesis psutil 'pytest>=9' pytest-timeout
@@ -102,7 +108,7 @@ VENV_PYTHON = $(PYTHON)
 FLOORS_PYTHON ?= $(or $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null), \
 	$(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),$(PYTHON))
 
-.venv/ready .venv35/ready .venv40/ready: constraints.txt
+.venv/ready .venv35/ready .venv40/ready .venvmilvus/ready: constraints.txt
 .venvfloors/ready: floors.txt
 .venvfloors-milvus/ready: floors-milvus.txt
 $(ENVIRONMENTS:%=%/ready): %/ready: pyproject.toml Makefile | python

@@ -17,6 +17,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def pytest_addoption(parser):
     parser.addoption("--session", default="local[2]", help=session_kinds.HELP)
+    parser.addoption(
+        "--milvus-python",
+        metavar="PYTHON",
+        help="Python with PyPI's package milvus, whose server tests/spark/milvus then uses in place of milvus-lite's",
+    )
     parser.addoption("--exhaustive", action="store_true", help="also run the exhaustive tests")
     parser.addoption("--soak", action="store_true", help="also run the tests that take minutes each")
 

@@ -11,8 +11,12 @@ from contextlib import contextmanager
 _OF_CONNECT = ("SPARK_REMOTE", "SPARK_LOCAL_REMOTE", "SPARK_CONNECT_MODE_ENABLED")
 
 # The shell kills the server when its own standard input ends. That input is a pipe from this process, so it ends
-# when this process does, even if this process is killed.
-_SERVER = 'exec 3<&0; "$@" & server=$!; { cat <&3; kill $server; } >/dev/null 2>&1 & wait $server'
+# when this process does, even if this process is killed. Some servers do not always end when they are asked to.
+_SERVER = """
+exec 3<&0; "$@" & server=$!
+{ cat <&3; kill $server; sleep 10; kill -KILL $server; } >/dev/null 2>&1 &
+wait $server
+"""
 
 
 def changed_environment(**changes):
@@ -49,6 +53,8 @@ def free_port():
 def running(command, *, says, log, **environment):
     """Run a server until the block ends; the block starts once the server's log contains `says`.
 
+    The block gets the process of the shell whose child the server is.
+
     The server never outlives this process. If it does not start, the assertion shows the end of its log.
     """
     with log.open("w") as output:
@@ -65,7 +71,7 @@ def running(command, *, says, log, **environment):
         while says not in log.read_text():
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
             time.sleep(0.1)
-        yield
+        yield server
     finally:
         server.stdin.close()
         server.wait(timeout=60)

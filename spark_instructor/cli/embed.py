@@ -137,7 +137,8 @@ def _write_parquet(embedded: DataFrame, arguments: argparse.Namespace) -> str:
 
 
 def _write_milvus(embedded: DataFrame, arguments: argparse.Namespace) -> str:
-    from ..milvus.writer import is_milvus_lite, write_to_milvus
+    from ..milvus.client import is_milvus_lite
+    from ..milvus.writer import write_to_milvus
 
     if is_milvus_lite(arguments.milvus):
         # The driver writes a file, one partition at a time, and the embedding should not wait for that.

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .embedding_function import InstructorEmbeddingFunction
-    from .writer import WriteCounts, write_to_milvus
+    from .requests import WriteCounts
+    from .writer import write_to_milvus
 
 _MODULES = {
     "InstructorEmbeddingFunction": "embedding_function",
-    "WriteCounts": "writer",
+    "WriteCounts": "requests",
     "write_to_milvus": "writer",
 }
 

@@ -1,16 +1,15 @@
-"""How an executor writes a batch of rows to Milvus and retries, tested without Spark and without a server."""
+"""How a task writes batches of rows to Milvus and retries, tested without Spark and without a server."""
 
 import dataclasses
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pymilvus import MilvusClient
-from pymilvus.exceptions import DataNotMatchException, MilvusException
-from pyspark.sql.types import ArrayType, FloatType, LongType, StructType
+from pymilvus.exceptions import DataNotMatchException, DescribeCollectionException, MilvusException, ParamError
 
-from spark_instructor.milvus import writer as milvus_writer
-from spark_instructor.milvus.writer import WriteCounts, _create, _Target, write_batches
+from spark_instructor.milvus import client as milvus_client
+from spark_instructor.milvus.requests import MAX_REQUEST_BYTES, Target, WriteCounts, write_batches
+from spark_instructor.milvus.rows import RowCheck
 
 VECTOR = pa.list_(pa.float32())
 NAN, INFINITY = float("nan"), float("inf")
@@ -35,23 +34,26 @@ class FakeClient:
 
 @pytest.fixture
 def target():
-    return _Target(
+    return Target(
         uri="http://host:1",
         token="",
         db_name="",
         collection="c",
-        dimension=2,
-        max_bytes={"text": 5},
+        vector_type="FLOAT_VECTOR",
+        check=RowCheck(dimension=2, max_bytes={"text": 5}, required=["id", "vector"], skip_invalid=True),
         batch_size=2,
-        skip_invalid=True,
         retries=3,
     )
+
+
+def change_check(target, **changes):
+    return dataclasses.replace(target, check=dataclasses.replace(target.check, **changes))
 
 
 @pytest.fixture
 def use(monkeypatch):
     def put(client):
-        monkeypatch.setattr(milvus_writer, "_open", lambda *_: client)
+        monkeypatch.setattr(milvus_client, "open_client", lambda *_: client)
         return client
 
     return put
@@ -60,7 +62,7 @@ def use(monkeypatch):
 @pytest.fixture
 def waits(monkeypatch):
     seconds = []
-    monkeypatch.setattr(milvus_writer.time, "sleep", seconds.append)
+    monkeypatch.setattr(milvus_client.time, "sleep", seconds.append)
     return seconds
 
 
@@ -110,7 +112,7 @@ def test_invalid_rows(target, use, row, says):
     assert [[sent["id"] for sent in request] for request in client.requests] == [[1]]
 
     client = use(FakeClient())
-    strict = dataclasses.replace(target, skip_invalid=False)
+    strict = change_check(target, skip_invalid=False)
     with pytest.raises(ValueError, match=rf"the row with id 7 cannot be written: {says}"):
         list(strict.write([rows]))
     assert not client.requests and client.closed
@@ -141,43 +143,72 @@ def test_retries(target, use, waits):
     assert client.closed
 
 
-def test_what_cannot_pass_is_not_retried(target, use, waits):
-    use(FakeClient([DataNotMatchException(message="no such field")]))
-    with pytest.raises(DataNotMatchException):
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataNotMatchException(message="no such field"),
+        ParamError(message="no such field"),
+        MilvusException(1100, "no such field"),
+        MilvusException(6, "no such field"),
+    ],
+    ids=repr,
+)
+def test_what_cannot_pass_is_reported_at_once(target, use, waits, error):
+    use(FakeClient([error]))
+    with pytest.raises(ValueError, match="refused a request of 2 rows, the first of which has id 1: no such field"):
         list(target.write([batch(GOOD)]))
     assert not waits
 
 
-def test_index_parameters_reach_milvus():
-    class Creating:
-        create_schema = staticmethod(MilvusClient.create_schema)
-        prepare_index_params = staticmethod(MilvusClient.prepare_index_params)
+def test_a_server_that_is_still_starting(target, use, waits):
+    client = use(FakeClient([DescribeCollectionException(1, "service not ready"), MilvusException(65535, "who knows")]))
+    assert sum(counts.written for counts in target.write([batch(GOOD)])) == 3
+    assert len(client.requests) == 2 and waits == [1, 2]
 
-        def create_collection(self, name, schema):
-            assert [field.name for field in schema.fields] == ["id", "vector"]
 
-        def create_index(self, name, index_params):
-            self.made = (name, [params.to_dict() for params in index_params])
+def test_a_null_that_its_field_does_not_accept(target, use, waits):
+    client = use(FakeClient())
+    target = change_check(target, required=["id", "vector", "text"])
+    assert list(target.write([batch(GOOD[:2])])) == [WriteCounts(1, 0, 1)]
+    assert [[row["id"] for row in request] for request in client.requests] == [[1]]
+    with pytest.raises(ValueError, match=r"the row with id 2 cannot be written: 'text' is null, but its field accepts"):
+        list(change_check(target, skip_invalid=False).write([batch(GOOD[:2])]))
+    assert not waits
 
-        def load_collection(self, name):
-            assert name == self.made[0]
 
-    client = Creating()
-    columns = StructType().add("id", LongType()).add("vector", ArrayType(FloatType()))
-    index = {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 8, "efConstruction": 64}}
-    _create(client, "c", columns, 2, index)
-    expected = {"field_name": "vector", "index_name": "", "index_type": "HNSW", "metric_type": "L2"}
-    assert client.made == ("c", [{**expected, "M": 8, "efConstruction": 64}])
+def test_requests_are_cut_by_their_bytes(target, use):
+    client = use(FakeClient())
+    target = dataclasses.replace(change_check(target, max_bytes={}), batch_size=1000)
+    rows = batch([(i, [1.0, 2.0], "x" * 60_000) for i in range(1200)])
+    counts = list(target.write([rows]))
+    assert sum(count.written for count in counts) == 1200
+    assert [row["id"] for request in client.requests for row in request] == list(range(1200))
+    sizes = [sum(len(row["text"]) for row in request) for request in client.requests]
+    assert 0.9 * MAX_REQUEST_BYTES < max(sizes) < MAX_REQUEST_BYTES
 
 
 def test_an_executor_without_a_network(target, monkeypatch, waits):
     def fail(*_):
         raise MilvusException(2, "Fail connecting to server")
 
-    monkeypatch.setattr(milvus_writer, "_open", fail)
+    monkeypatch.setattr(milvus_client, "open_client", fail)
     with pytest.raises(ConnectionError, match=r"cannot reach Milvus at .*Fail connecting.*through=\"driver\""):
         next(write_batches(dataclasses.asdict(target), iter([batch(GOOD)])))
     assert waits == [1, 2, 4]
+
+
+def test_a_connection_that_fails_at_first(target, monkeypatch, waits):
+    failures = [MilvusException(2, "Fail connecting to server")] * 2
+
+    def open_client(*_):
+        if failures:
+            raise failures.pop()
+        return FakeClient()
+
+    monkeypatch.setattr(milvus_client, "open_client", open_client)
+    with milvus_client.connect(target.uri, "", "", retries=2) as client:
+        assert not client.closed
+    assert client.closed and waits == [1, 2]
 
 
 def test_counts_of_a_task(target, use):
