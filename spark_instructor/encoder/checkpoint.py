@@ -71,6 +71,8 @@ class Checkpoint:
         self._hashed_files: list[Path] = []
         self._is_of_instructor_library = False
         self._modules = self._read_modules()
+        self.has_normalize = self._find_module_folder("Normalize") is not None
+        """Whether there is a Normalize module, so that its own library only gives vectors of length 1."""
         self._encoder_folder = self._find_module_folder("Transformer") or folder
         config = self._read_object(self._encoder_folder / "config.json")
         self._check_transformer(config)

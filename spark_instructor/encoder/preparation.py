@@ -139,6 +139,7 @@ def _prepare(folder: Path, precision: str | None, target: Path | None) -> Prepar
                 architecture=source.architecture,
                 include_prompt=source.include_prompt,
                 default_prompt=source.default_prompt,
+                has_normalize=source.has_normalize,
             )
         logger.info("Prepared %s in %s in %.1f seconds", name, precision, time.perf_counter() - start)
     model = read_prepared(target)

@@ -67,6 +67,8 @@ class PreparedModel:
     """Whether the instruction's tokens are in the mean."""
     default_prompt: str
     """The instruction for texts that have none; "" if they get none."""
+    has_normalize: bool
+    """Whether the checkpoint has a Normalize module, so that its own library only gives vectors of length 1."""
     file_hashes: dict[str, str]
     """SHA-256 of each file beside ``prepared.json``."""
     file_sizes: dict[str, int]
@@ -247,6 +249,7 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
     """Return the model that a manifest describes; raise ValueError if `write_manifest` cannot have written a value."""
     fields = {key: manifest[key] for key in _MANIFEST_KEYS}
     fields |= {key: manifest.get(key, default) for key, default in _PROMPT_DEFAULTS.items()}
+    fields["has_normalize"] = manifest.get("has_normalize", True)  # not said by older folders; INSTRUCTOR's have one
     shape = Architecture(**fields["architecture"])
     files = {WEIGHTS, TOKENIZER}
     numbers = [value for name, value in dataclasses.asdict(shape).items() if name != "layer_norm_epsilon"]
@@ -260,6 +263,7 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
         and all(type(number) is int and number > 0 for number in numbers),
         "include_prompt": isinstance(fields["include_prompt"], bool),
         "default_prompt": isinstance(fields["default_prompt"], str),
+        "has_normalize": isinstance(fields["has_normalize"], bool),
         "files": _is_mapping(fields["files"], files, str),
         "sizes": _is_mapping(fields["sizes"], files, int),
     }
@@ -275,6 +279,7 @@ def _from_manifest(path: Path, manifest: dict[str, Any]) -> PreparedModel:
         architecture=shape,
         include_prompt=fields["include_prompt"],
         default_prompt=fields["default_prompt"],
+        has_normalize=fields["has_normalize"],
         file_hashes=fields["files"],
         file_sizes=fields["sizes"],
     )
@@ -294,6 +299,7 @@ def write_manifest(
     architecture: Architecture,
     include_prompt: bool,
     default_prompt: str,
+    has_normalize: bool,
 ) -> None:
     """Write ``prepared.json`` for the files in ``folder``."""
     manifest: dict[str, Any] = {
@@ -305,6 +311,7 @@ def write_manifest(
         "architecture": dataclasses.asdict(architecture),
         "include_prompt": include_prompt,
         "default_prompt": default_prompt,
+        "has_normalize": has_normalize,
         "files": {file: hash_file(folder / file) for file in (WEIGHTS, TOKENIZER)},
         "sizes": {file: (folder / file).stat().st_size for file in (WEIGHTS, TOKENIZER)},
     }

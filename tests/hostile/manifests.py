@@ -24,6 +24,7 @@ WRONG_VALUES = [
     ("architecture", [None, 3, [], {}, {"d_model": 1}]),
     ("include_prompt", [None, 0, "true", []]),
     ("default_prompt", [None, 3, True, []]),
+    ("has_normalize", [None, 1, "true", []]),
     ("files", [None, 3, [], {}, {"../secret.txt": 1}, {WEIGHTS: [], "tokenizer.json": "x"}]),
     ("sizes", [None, 3, [], {}, {"../secret.txt": 1}, {WEIGHTS: [], "tokenizer.json": "x"}]),
 ]

@@ -1,7 +1,9 @@
 """InstructorEmbeddingFunction has the interface of pymilvus and uses our encoder."""
 
 import inspect
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from vectors import TOLERANCE
 
 from spark_instructor.encoder import InstructorModel
 from spark_instructor.milvus import InstructorEmbeddingFunction
+from spark_instructor.milvus.provenance import create_properties
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +51,87 @@ def test_settings(tiny, model):
         batch_size=1,
         query_instruction="Ask: ",
         doc_instruction="Tell: ",
-        normalize_embeddings=False,
         precision="bfloat16",
+        device=None,
+        trust_remote_code=True,
     )
     narrow = InstructorModel.from_pretrained(tiny, precision="bfloat16")
     for encode, instruction in [(function.encode_queries, "Ask: "), (function.encode_documents, "Tell: ")]:
-        expected = narrow.encode(instruction, ["one", "another"], normalize=False)
-        np.testing.assert_allclose(encode(["one", "another"]), expected, atol=1e-4)
-        assert not np.allclose(np.linalg.norm(expected, axis=1), 1, atol=0.01)
+        np.testing.assert_allclose(
+            encode(["one", "another"]), narrow.encode(instruction, ["one", "another"]), atol=1e-4
+        )
+    assert function.model.prepared.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("has_normalize", [True, False])
+def test_vectors_that_are_not_normalized(tiny, tmp_path, has_normalize):
+    """A Normalize module runs whatever the argument says, as in pymilvus.model."""
+    folder = shutil.copytree(tiny, tmp_path / "checkpoint")
+    if not has_normalize:
+        modules = json.loads((folder / "modules.json").read_text())
+        (folder / "modules.json").write_text(json.dumps(modules[:-1]))
+    function = InstructorEmbeddingFunction(str(folder), normalize_embeddings=False)
+    again = InstructorEmbeddingFunction(str(function.model.prepared.path), normalize_embeddings=False)
+    for vectors in (function.encode_queries(["one", "another"]), again.encode_queries(["one", "another"])):
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1) == has_normalize
+
+
+def test_strip(tiny, model):
+    """pymilvus.model strips the instruction and each text before it joins them."""
+    texts = ["  What is inflation?\n", "plain"]
+    instruction = "Represent the question: "
+    ours, theirs = (
+        InstructorEmbeddingFunction(str(tiny), query_instruction=instruction, strip=strip).encode_queries(texts)
+        for strip in (False, True)
+    )
+    np.testing.assert_allclose(ours, model.encode(instruction, texts), atol=TOLERANCE)
+    expected = model.encode(instruction.strip(), [text.strip() for text in texts])
+    np.testing.assert_allclose(theirs, expected, atol=TOLERANCE)
+    assert not np.allclose(ours, theirs, atol=0.01)
+    with pytest.raises(TypeError, match="text 1 is a NoneType"):
+        InstructorEmbeddingFunction(str(tiny), strip=True).encode_documents(["a", None])
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ({"token": "x"}, "no argument 'token': set HF_TOKEN"),
+        ({"prompts": {}}, "no argument 'prompts': use doc_instruction"),
+        ({"truncate_dim": 3}, "no argument 'truncate_dim'$"),
+    ],
+)
+def test_arguments_of_others(tiny, argument, says):
+    with pytest.raises(TypeError, match=says):
+        InstructorEmbeddingFunction(str(tiny), **argument)
+
+
+class Describing:
+    """A client that describes a collection."""
+
+    def __init__(self, provenance):
+        self.description = {"collection_name": "c", "properties": create_properties(provenance)}
+
+    def describe_collection(self, name):
+        assert name == "c"
+        return self.description
+
+
+def test_a_collection_of_another_model(function, tiny):
+    prepared = function.model.prepared
+    same = {"model": "x", "precision": prepared.precision, "hash": prepared.hash}
+    for provenance in ({}, same):
+        function.check_collection(Describing(provenance), "c")
+    narrow = InstructorEmbeddingFunction(str(tiny), precision="bfloat16")
+    with pytest.raises(
+        ValueError, match=r"'c' was embedded with x in float32, and the questions with .*tiny in bfloat16.*precision"
+    ):
+        narrow.check_collection(Describing(same), "c")
 
 
 def test_what_theirs_passes_to_sentence_transformers(tiny, model, tmp_path):
     function = InstructorEmbeddingFunction(str(tiny), device=None, cache_folder=str(tmp_path), trust_remote_code=True)
     assert isinstance(function.model, InstructorModel)
     np.testing.assert_allclose(function.encode_queries(["a"]), function.model.encode(function.query_instruction, ["a"]))
-    with pytest.raises(TypeError, match="unexpected keyword argument 'truncate_dim'"):
-        InstructorEmbeddingFunction(str(tiny), truncate_dim=3)
 
 
 def test_lists_only(function):
