@@ -78,7 +78,7 @@ def test_a_column_of_nulls_alone(spark, tiny):
 
 @pytest.mark.one_kind
 def test_settings_are_the_annotators(texts, tiny):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'max_length'"):
+    with pytest.raises(TypeError, match="InstructorEmbeddings has no parameter 'max_length'"):
         instructor_embed("text", model=str(tiny), max_length=9)
     with pytest.raises(ValueError, match="maxSentenceLength is 9999, but"):
         instructor_embed("text", model=str(tiny), maxSentenceLength=9999)

@@ -31,7 +31,7 @@ def test_vectors_stay(monkeypatch, tmp_path, varied_texts, shape):
     changed = {name.rpartition(".")[2] for name in tensors if not torch.equal(rotated[name], tensors[name])}
     assert changed >= {"embedding", "qkv", "o", "wi", "wo", "final_norm"}
     assert "dense" in rotated
-    monkeypatch.setattr(model_module, "load_file", lambda path, device: rotated)
+    monkeypatch.setattr(model_module, "load_safetensors", lambda path, device: rotated)
     assert_close(InstructorModel.load(prepared).encode(INSTRUCTION, varied_texts), expected)
 
 
