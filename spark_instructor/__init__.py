@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus
     from .models.prepared import list_prepared
     from .models.registry import known_models
+    from .neighbors import near_duplicates, nearest
     from .stages.annotation import Annotation
     from .stages.assembler import DocumentAssembler
     from .stages.embeddings import InstructorEmbeddings
@@ -38,6 +39,8 @@ _MODULES = {
     "known_models": "models.registry",
     "list_prepared": "models.prepared",
     "load_pipeline": "stages.pipelines",
+    "near_duplicates": "neighbors",
+    "nearest": "neighbors",
     "prepare": "encoder",
     "register_instructor_embed": "functions",
     "rows_to_embed": "incremental",
@@ -61,6 +64,8 @@ __all__ = [
     "known_models",
     "list_prepared",
     "load_pipeline",
+    "near_duplicates",
+    "nearest",
     "prepare",
     "register_instructor_embed",
     "rows_to_embed",
