@@ -110,6 +110,7 @@ def embedding_workers(job):
     return [child for child in job.children(recursive=True) if maps_model(child)]
 
 
+@pytest.mark.exhaustive
 def test_a_python_worker_is_killed(folder, tiny, texts, tiny_model):
     """Spark runs the worker's task again."""
     with start_job("write", "local[2,4]", tiny, folder) as job:

@@ -26,13 +26,8 @@ def test_has_no_outputs(notebook):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
-@pytest.mark.parametrize(
-    "notebook",
-    [
-        pytest.param(path, id=path.stem, marks=() if path.stem == "quickstart" else pytest.mark.exhaustive)
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(notebook, tmp_path):
     run(notebook, tmp_path)
 

@@ -102,6 +102,7 @@ def test_pipelines(spark, tiny, path):
         assert actual.collect() == rows
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_elsewhere(spark, tmp_path):
     checkpoint = copy_tiny(tmp_path / "checkpoint")
