@@ -64,8 +64,8 @@ def nearest(
         zeros. Which of several passages with equal scores is returned is not defined.
 
     Raises ValueError on the driver if ``k`` is less than 1, if the metric is unknown, if a column is missing or is no
-    array of floats, if the queries and the passages have a column of the same name, and if different models embedded them.
-    The job fails if vectors differ in width or contain NaN.
+    array of floats, if the queries and the passages have a column of the same name, and if different models embedded
+    them. The job fails if vectors differ in width or contain NaN.
     """
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")
