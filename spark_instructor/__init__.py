@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .models.prepared import list_prepared
     from .models.registry import known_models
     from .neighbors import near_duplicates, nearest
+    from .progress_bar import progress
     from .stages.annotation import Annotation
     from .stages.assembler import DocumentAssembler
     from .stages.embeddings import InstructorEmbeddings
@@ -42,6 +43,7 @@ _MODULES = {
     "near_duplicates": "neighbors",
     "nearest": "neighbors",
     "prepare": "encoder",
+    "progress": "progress_bar",
     "register_instructor_embed": "functions",
     "rows_to_embed": "incremental",
     "save_pipeline": "stages.pipelines",
@@ -67,6 +69,7 @@ __all__ = [
     "near_duplicates",
     "nearest",
     "prepare",
+    "progress",
     "register_instructor_embed",
     "rows_to_embed",
     "save_pipeline",

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -17,6 +18,7 @@ from pyspark.sql.types import StringType, StructType
 from .columns import check_new_columns, check_type, column, find_field, is_same_type, match_names, read_column
 from .files import escape_pattern
 from .models.prepared import PreparedModel
+from .models.shipping import is_connect
 from .stages.embeddings import InstructorEmbeddings
 
 FINGERPRINT = "fingerprint"
@@ -76,7 +78,7 @@ def embed_changes(
         raise ValueError(f"parts is {parts}, expected at least 1")
     keys = _list_keys(key)
     model = stage.prepare_model()
-    before = _read_target(source.sparkSession, target)
+    before = read_target(source.sparkSession, target)
     if before is not None:
         parts = before.schema[FINGERPRINT].metadata["parts"]
     wanted = _assign_parts(_add_fingerprint(source, stage, model, keys), keys, parts)
@@ -135,6 +137,12 @@ def get_fingerprint_prefix(model: PreparedModel) -> str:
     return model.hash[:16] + "-"
 
 
+def open_file_system(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """Return Hadoop's objects for the file system of a path and for the path, on a classic session."""
+    hadoop_path = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
+    return hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), hadoop_path
+
+
 def _list_keys(key: str | Sequence[str]) -> list[str]:
     keys = [key] if isinstance(key, str) else list(key)
     if not keys:
@@ -142,8 +150,12 @@ def _list_keys(key: str | Sequence[str]) -> list[str]:
     return keys
 
 
-def _read_target(spark: SparkSession, target: str) -> DataFrame | None:
+def read_target(spark: SparkSession, target: str) -> DataFrame | None:
     """Read the target; return None if it does not exist, or if a first run was killed before it wrote a part."""
+    if not is_connect(spark):  # Spark would log a warning with a stack trace of a hundred lines
+        file_system, path = open_file_system(spark, target)
+        if not file_system.exists(path):
+            return None
     try:
         before = spark.read.parquet(escape_pattern(target))
         schema = before.schema

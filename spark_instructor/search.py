@@ -37,8 +37,14 @@ def open_parquet(path: str, vector_col: str) -> ds.Dataset:
         dataset = ds.dataset(path, format="parquet")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file or folder {path}") from None
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not Parquet: search what 'spark-instructor embed' wrote") from error
     if vector_col not in dataset.schema.names:
-        raise ValueError(f"{path} has no column {vector_col!r}; it has {', '.join(dataset.schema.names)}")
+        names = ", ".join(map(repr, dataset.schema.names)) or "no columns"
+        raise ValueError(f"{path} has no column {vector_col!r}; it has {names}")
+    type_ = dataset.schema.field(vector_col).type
+    if not (_is_list(type_) and pa.types.is_floating(type_.value_type)):
+        raise ValueError(f"the column {vector_col!r} of {path} is {type_}, expected vectors: lists of floats")
     return dataset
 
 
@@ -69,7 +75,9 @@ def check_model(dataset: ds.Dataset, vector_col: str, model: PreparedModel, path
 
 
 def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
-    """Return the ``k`` rows whose vectors are most similar to a query, best first; null vectors are ignored.
+    """Return the ``k`` rows whose vectors are most similar to a query, best first.
+
+    Null vectors, and vectors that contain a null or NaN, are ignored.
 
     ``query`` is a unit vector, float32 (dimension,). Only one record batch is in memory at a time.
 
@@ -78,14 +86,18 @@ def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.flo
     hits: list[Hit] = []
     for batch in dataset.to_batches():
         batch = batch.filter(batch.column(vector_col).is_valid())
-        if not batch.num_rows:
+        widths = pc.unique(pc.list_value_length(batch.column(vector_col))).to_pylist()
+        if not widths:
             continue
-        vectors = batch.column(vector_col).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-        if vectors.shape[1] != len(query):
+        if widths != [len(query)]:
+            found = " or ".join(map(str, sorted(widths)))
             raise ValueError(
-                f"the vectors of {vector_col!r} have {vectors.shape[1]} floats and those of the model {len(query)}: "
+                f"the vectors of {vector_col!r} have {found} floats and those of the model {len(query)}: "
                 "pass the --model that embedded them"
             )
+        vectors = batch.column(vector_col).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+        is_complete = ~np.isnan(vectors).any(axis=1)
+        vectors, batch = vectors[is_complete], batch.filter(pa.array(is_complete))
         similarities = vectors @ query / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
         nearest = np.argsort(-similarities)[:k]
         # A record batch itself cannot drop columns before pyarrow 16.
@@ -93,6 +105,10 @@ def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.flo
         hits += map(Hit, similarities[nearest].tolist(), rows)
         hits = sorted(hits, key=lambda hit: -hit.similarity)[:k]
     return hits
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
 
 
 def _list_prefixes(dataset: ds.Dataset) -> set[str]:

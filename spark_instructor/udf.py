@@ -29,6 +29,9 @@ from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_res
 _arrow_udf: Any = getattr(F, "arrow_udf", None)
 """Creates a UDF of Arrow arrays; None before Spark 4.1, where every vectorized UDF takes and returns pandas objects."""
 
+UDF_NAMES = ("embed_structs", "embed_frames", "embed_arrays", "embed_series")
+"""Names of the UDFs of this module in Spark's plans."""
+
 _PACKAGES = ("pandas", "pyarrow", "torch")
 
 _HOW_TO_INSTALL = (

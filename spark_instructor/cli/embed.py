@@ -1,64 +1,82 @@
-"""``spark-instructor embed``: embed a file or a table with Spark."""
+"""``spark-instructor embed``: embed files or a table with Spark."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-import numpy as np
-
-from ..models.prepared import TOKENIZER
+from .inputs import Source
+from .session import UNFINISHED, cancel_jobs, delete_unfinished, runs_here, start_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from ..stages.embeddings import InstructorEmbeddings
 
-FORMATS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
-"""Format of an input by the suffix of its name."""
 
-_TABLE_NAME = re.compile(r"[\w`]+(\.[\w`]+){0,2}")
-_SAMPLE_SIZE = 500
+class UnfinishedError(Exception):
+    """A job of Spark failed; the message says what it left behind and how to go on, the cause says why."""
 
 
 def run_embed(arguments: argparse.Namespace) -> None:
     """Embed the input, write the output and print a summary."""
-    from pyspark.sql import Observation
+    _check_arguments(arguments)
+    is_local = runs_here(arguments)
+    source = Source.find(
+        arguments.input,
+        arguments.format,
+        text_col=arguments.text_col,
+        delimiter=arguments.delimiter,
+        encoding=arguments.encoding,
+        whole_files=arguments.whole_files,
+        is_local=is_local,
+    )
+    # Spark takes long to start, so everything that can be checked without it comes first.
+    source.check_files()
+    if is_local and arguments.output and not (arguments.overwrite or arguments.key):
+        _check_output(arguments.output)
+    stage = _create_stage(arguments)
+    dimension = stage.getDimension()
+    spark = start_session(arguments)
+    try:
+        summary = _embed(spark, source, stage, arguments)
+    except KeyboardInterrupt as stop:
+        cancel_jobs(spark)
+        raise type(stop)(_describe_rest(arguments)) from None
+    print(f"Embedded {arguments.input} with {stage.getModel()} in {stage.getPrecision()}: {dimension} floats per text")
+    print(summary)
 
-    from ..incremental import count_tasks
-    from .progress import show_progress
 
+def _embed(spark: SparkSession, source: Source, stage: InstructorEmbeddings, arguments: argparse.Namespace) -> str:
+    """Read, embed and write the rows, and return the counts and what was written."""
+    from .rows import check_rows, read_rows
+
+    rows = read_rows(spark, source)
+    if arguments.output and arguments.overwrite:
+        _check_overwrite(arguments.output, [arguments.input, *map(unquote, rows.inputFiles())])
+    (text,), _ = stage.check_columns(rows)
+    texts, count = check_rows(source, rows, text, skip_bad_lines=arguments.bad_lines == "skip")
+    try:
+        if arguments.key:
+            return _update(spark, stage, texts, arguments)
+        return _write(spark, stage, texts, count, arguments)
+    except (ValueError, TypeError, OSError):  # from the driver's own checks
+        raise
+    except Exception as error:
+        raise UnfinishedError(_describe_rest(arguments)) from error
+
+
+def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.milvus is not None and not (arguments.collection and arguments.id_col):
         raise ValueError("--milvus needs --collection and --id-col")
-    stage = _create_stage(arguments)
-    dimension = stage.getDimension()  # if there is no such model, this says so before Spark starts
-    spark = _start_session(arguments)
-    texts = _read_input(spark, arguments.input, arguments.format)
-    if arguments.output and arguments.overwrite:
-        _check_overwrite(arguments.output, [arguments.input, *map(unquote, texts.inputFiles())])
-    rows = texts.count()
-    tasks = arguments.partitions or count_tasks(rows)
-    observation = Observation()
-    embedded = stage.observe(texts.repartition(tasks), observation)
-    tokens = _estimate_tokens(texts, stage, rows)
-    start = time.perf_counter()
-    with show_progress(spark, rows, tokens, tasks):
-        outcome = _write_milvus(embedded, arguments) if arguments.milvus else _write_parquet(embedded, arguments)
-    seconds = time.perf_counter() - start
-
-    counts = observation.get
-    print(f"Embedded {arguments.input} with {stage.getModel()} in {stage.getPrecision()}: {dimension} floats per text")
-    for name in ("rows", "nulls", "tokens", "truncated", "distinct"):
-        print(f"  {name:<10}{counts[name]:>12,}")
-    rates = f"{counts['texts'] / seconds:,.1f} texts/s, {counts['tokens'] / seconds:,.0f} tokens/s"
-    print(f"  {'seconds':<10}{seconds:>12,.1f}   {rates}")
-    print(outcome)
+    for name, value in (("--overwrite", arguments.overwrite), ("--milvus", arguments.milvus)):
+        if arguments.key and value:
+            raise ValueError(f"--key continues with what --output has, so {name} cannot be combined with it")
 
 
 def _create_stage(arguments: argparse.Namespace) -> InstructorEmbeddings:
@@ -76,32 +94,71 @@ def _create_stage(arguments: argparse.Namespace) -> InstructorEmbeddings:
     )
 
 
-def _start_session(arguments: argparse.Namespace) -> SparkSession:
-    from pyspark.sql import SparkSession
+def _write(
+    spark: SparkSession, stage: InstructorEmbeddings, texts: DataFrame, rows: int, arguments: argparse.Namespace
+) -> str:
+    """Embed all rows, write them, and return the counts and what was written."""
+    from pyspark.sql import Observation
 
-    builder = SparkSession.builder.appName("spark-instructor embed")
-    if arguments.remote:
-        return builder.remote(arguments.remote).getOrCreate()
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit started this process and has chosen master and Python
-        if arguments.master:
-            raise ValueError("if you use spark-submit, pass --master to spark-submit, before the script")
-    else:
-        builder = builder.config("spark.log.level", "ERROR")
-        if arguments.master:
-            builder = builder.master(arguments.master)
-        if (arguments.master or "local").startswith("local"):
-            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    return builder.config("spark.ui.showConsoleProgress", "false").getOrCreate()
+    from ..incremental import count_tasks
+    from ..progress_bar import progress
+
+    observation = Observation()
+    embedded = stage.observe(texts.repartition(arguments.partitions or count_tasks(rows)), observation)
+    start = time.perf_counter()
+    with progress(rows):
+        outcome = _write_milvus(embedded, arguments) if arguments.milvus else _write_parquet(spark, embedded, arguments)
+    seconds = time.perf_counter() - start
+    counts = observation.get
+    lines = [_format_count(name, counts[name]) for name in ("rows", "nulls", "tokens", "truncated", "distinct")]
+    rates = f"{counts['texts'] / seconds:,.1f} texts/s, {counts['tokens'] / seconds:,.0f} tokens/s"
+    return "\n".join([*lines, f"  {'seconds':<10}{seconds:>12,.1f}   {rates}", outcome])
 
 
-def _read_input(spark: SparkSession, source: str, format_: str | None) -> DataFrame:
-    """Read the input in the given format, or in the format that its name implies."""
-    format_ = format_ or FORMATS.get(Path(re.sub(r"\.(gz|bz2|zst)$", "", source)).suffix.lower())
-    if format_ == "table" or (format_ is None and _TABLE_NAME.fullmatch(source) and spark.catalog.tableExists(source)):
-        return spark.table(source)
-    if format_ == "csv":
-        return spark.read.csv(source, header=True, multiLine=True, quote='"', escape='"')
-    return spark.read.format(format_ or "parquet").load(source)
+def _update(spark: SparkSession, stage: InstructorEmbeddings, texts: DataFrame, arguments: argparse.Namespace) -> str:
+    """Embed the rows that the output lacks, write them, and return the counts and what was written."""
+    from ..incremental import embed_changes, read_target, rows_to_embed
+    from ..progress_bar import progress
+
+    keys = arguments.key.split(",")
+    start = time.perf_counter()
+    todo = rows_to_embed(texts, read_target(spark, arguments.output), keys, stage).count()
+    with progress(todo):
+        changes = embed_changes(texts, arguments.output, keys, stage)
+    seconds = time.perf_counter() - start
+    lines = [_format_count(name, getattr(changes, name)) for name in ("new", "changed", "unchanged", "absent")]
+    rate = (changes.new + changes.changed) / seconds
+    return "\n".join([*lines, f"  {'seconds':<10}{seconds:>12,.1f}   {rate:,.1f} texts/s", f"Wrote {arguments.output}"])
+
+
+def _format_count(name: str, count: int) -> str:
+    return f"  {name:<10}{count:>12,}"
+
+
+def _check_output(output: str) -> None:
+    """Raise FileExistsError if a local output exists already, unless an interrupted run left it without data."""
+    path = Path(output.removeprefix("file:"))
+    if path.exists() and not (path.is_dir() and {child.name for child in path.iterdir()} <= {UNFINISHED}):
+        raise FileExistsError(_describe_existing(output))
+
+
+def _describe_existing(output: str) -> str:
+    return f"{output} exists already: name another --output, or pass --overwrite to replace it"
+
+
+def _describe_rest(arguments: argparse.Namespace) -> str:
+    """Return what a job that did not finish leaves behind, and how to go on."""
+    if arguments.milvus:
+        return (
+            f"Some rows may be in the collection {arguments.collection}. Run the same command again: it replaces rows "
+            "with the same ids"
+        )
+    if arguments.key:
+        return f"What is finished is in {arguments.output}. Run the same command again: it embeds only what is missing"
+    return (
+        f"{arguments.output} was not written. Run the same command again, or add --key COLUMN, the key of the rows: "
+        "then a run that is interrupted keeps what is finished, and the next one continues"
+    )
 
 
 def _check_overwrite(output: str, inputs: list[str]) -> None:
@@ -119,20 +176,16 @@ def _split_host(path: str) -> tuple[str, Path]:
     return (uri[1] or "", Path(os.path.realpath(uri[2] or "/"))) if uri else ("", Path(os.path.realpath(path)))
 
 
-def _estimate_tokens(texts: DataFrame, stage: InstructorEmbeddings, rows: int) -> float:
-    """Estimate the number of tokens of all rows from a few of them. Only the progress bar uses it."""
-    from ..columns import column
-    from ..encoder import T5Tokenizer
+def _write_parquet(spark: SparkSession, embedded: DataFrame, arguments: argparse.Namespace) -> str:
+    from pyspark.errors import AnalysisException
 
-    (name,) = stage.getInputCols()
-    sample = [row[0] or "" for row in texts.select(column(name)).limit(_SAMPLE_SIZE).collect()]
-    tokenizer = T5Tokenizer(stage.prepare_model().path / TOKENIZER)
-    encoded = tokenizer.encode([stage.getInstruction() + text for text in sample])
-    return rows * float(np.mean([min(len(ids), stage.getMaxSentenceLength()) for ids in encoded] or [0]))
-
-
-def _write_parquet(embedded: DataFrame, arguments: argparse.Namespace) -> str:
-    embedded.write.mode("overwrite" if arguments.overwrite else "error").parquet(arguments.output)
+    delete_unfinished(spark, arguments.output)
+    try:
+        embedded.write.mode("overwrite" if arguments.overwrite else "error").parquet(arguments.output)
+    except AnalysisException as error:
+        if "PATH_ALREADY_EXISTS" in str(error):
+            raise FileExistsError(_describe_existing(arguments.output)) from error
+        raise
     return f"Wrote {arguments.output}"
 
 

@@ -3,44 +3,55 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import re
 import sys
 import textwrap
 from typing import Any
 
+from .. import __version__
 from ..encoder.windows import LONG_TEXT
 from ..models.prepared import PRECISIONS
-from .embed import FORMATS, run_embed
+from .embed import UnfinishedError, run_embed
+from .inputs import FORMATS
 from .models import run_models, run_package, run_prepare
 from .search import run_search
+from .session import Terminated, catch_signals
 
 _DOCUMENT_INSTRUCTION = "Represent the document for retrieval: "
 _QUESTION_INSTRUCTION = "Represent the question for retrieving supporting documents: "
 
 _EXAMPLES = """\
 examples:
-  spark-instructor embed passages.jsonl --output embedded.parquet
+  spark-instructor embed passages.jsonl --model instructor_tiny --output embedded.parquet
   spark-instructor embed passages.jsonl --milvus vectors.db --collection passages --id-col id --payload-cols text
   spark-instructor search embedded.parquet "What makes prices rise?"
   spark-instructor prepare hkunlp/instructor-base --precision bfloat16
   spark-instructor package hkunlp/instructor-base --precision bfloat16
-  spark-submit $(python -c 'import spark_instructor.__main__ as m; print(m.__file__)') embed /data/in --output /data/out
+  spark-submit $(python -c 'import spark_instructor.__main__ as m; print(m.__file__)') embed /data/in.parquet \\
+      --output /data/out
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code.
 
-    The code is 0 after success, 1 after an error, which one line on stderr explains, and 130 after Ctrl-C. Wrong
-    arguments end the process with code 2.
+    The code is 0 after success, 1 after an error, which one line on stderr explains, 130 after Ctrl-C and 143 after
+    SIGTERM. Wrong arguments end the process with code 2.
     """
     parser = _create_parser()
     parsed = parser.parse_args(arguments)
+    if parsed.run is None:
+        parser.exit(2, parser.format_help())
     try:
-        parsed.run(parsed)
-    except KeyboardInterrupt:
-        return 130
+        with catch_signals():
+            parsed.run(parsed)
+    except KeyboardInterrupt as stop:
+        is_terminated = isinstance(stop, Terminated)
+        how = "terminated" if is_terminated else "interrupted"
+        print(f"\nspark-instructor: {how}. {stop}".rstrip(), file=sys.stderr)
+        return 143 if is_terminated else 130
     except Exception as error:
         if parsed.traceback:
             raise
@@ -54,7 +65,9 @@ def _create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "spark-instructor", description="INSTRUCTOR embeddings with Apache Spark.", epilog=_EXAMPLES, **formatter
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"spark-instructor {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     def add_command(name: str, run: Any, summary: str, examples: str) -> argparse.ArgumentParser:
         epilog = "examples:\n" + textwrap.indent(textwrap.dedent(examples).strip(), "  ")
@@ -66,18 +79,26 @@ def _create_parser() -> argparse.ArgumentParser:
     embed = add_command(
         "embed",
         run_embed,
-        "Embed the texts of Parquet, JSON lines, CSV or a table with Spark",
+        "Embed the texts of files or of a table with Spark",
         """
-        spark-instructor embed passages.jsonl --output embedded.parquet
+        spark-instructor embed passages.jsonl --model instructor_tiny --output embedded.parquet
+        spark-instructor embed passages.jsonl --key id --output embedded.parquet  # call it again if it is interrupted
+        spark-instructor embed letters/ --format text --whole-files --encoding latin-1 --output letters.parquet
         spark-instructor embed reviews.csv --text-col body --instruction 'Represent the review for clustering: ' \\
             --model hkunlp/instructor-base --precision bfloat16 --master 'local[*]' --output reviews.parquet
         spark-instructor embed catalog.schema.passages --remote sc://host:15002 \\
             --milvus http://milvus:19530 --collection passages --id-col id --payload-cols text,source
         """,
     )
-    embed.add_argument("input", help="file, folder or name of a table")
+    embed.add_argument("input", help="file, folder, pattern such as 'data/*.jsonl', URI, or name of a table")
     embed.add_argument(
         "--format", choices=sorted({*FORMATS.values(), "table"}), help="format of the input (default: by its name)"
+    )
+    embed.add_argument("--delimiter", help="delimiter of the columns of CSV (default: a comma; a tab for .tsv)")
+    embed.add_argument("--encoding", default="utf-8", type=_parse_encoding, help="of CSV, JSON and text (%(default)s)")
+    embed.add_argument("--whole-files", action="store_true", help="one row per text file (default: one row per line)")
+    embed.add_argument(
+        "--bad-lines", default="fail", choices=("fail", "skip"), help="lines that cannot be read (%(default)s)"
     )
     embed.add_argument("--text-col", default="text", help="column of the texts (%(default)s)")
     embed.add_argument("--vector-col", default="vector", help="column to add (%(default)s)")
@@ -94,6 +115,11 @@ def _create_parser() -> argparse.ArgumentParser:
     output = embed.add_mutually_exclusive_group(required=True)
     output.add_argument("--output", help="Parquet folder to write")
     output.add_argument("--milvus", metavar="URI", help="Milvus server or milvus-lite file (x.db) to write to")
+    embed.add_argument(
+        "--key",
+        metavar="COLUMN",
+        help="key of the rows (columns, separated by commas): embed only rows that the Parquet folder lacks",
+    )
     embed.add_argument("--overwrite", action="store_true", help="replace the Parquet folder if it exists")
     embed.add_argument("--collection", help="collection in Milvus")
     embed.add_argument("--id-col", help="column of the primary key in Milvus")
@@ -119,7 +145,7 @@ def _create_parser() -> argparse.ArgumentParser:
         """,
     )
     search.add_argument("input", help="Parquet file or folder with a column of vectors")
-    search.add_argument("question")
+    search.add_argument("question", nargs="+", help="the words of the question, with or without quotation marks")
     search.add_argument("--top", type=_parse_positive, default=5, help="number of rows to show (%(default)s)")
     search.add_argument("--vector-col", default="vector", help="column of the vectors (%(default)s)")
     search.add_argument(
@@ -188,9 +214,22 @@ def _parse_positive(text: str) -> int:
     return int(text)
 
 
-def _summarize(error: Exception) -> str:
+def _parse_encoding(text: str) -> str:
+    try:
+        return codecs.lookup(text).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, expected the name of an encoding such as utf-8 or latin-1"
+        ) from None
+
+
+def _summarize(error: BaseException) -> str:
     """Return what went wrong in one line, without the stack traces that Spark and its workers add."""
+    if isinstance(error, UnfinishedError) and error.__cause__ is not None:
+        return f"{_summarize(error.__cause__).rstrip('.')}. {error}"
     text = str(error)
+    if re.search("No space left on device|Disk quota exceeded", text):
+        return "a disk is full, that of the output or that of Spark's temporary files (SPARK_LOCAL_DIRS)"
     if "JAVA_GATEWAY_EXITED" in text:
         return "Spark did not start: it needs a JDK 17 or later; install one and set JAVA_HOME to its folder"
     python_errors = re.findall(r"^(?:[\w.]+\.)?(?:\w+(?:Error|Exception)): (.+)", text, re.MULTILINE)

@@ -45,9 +45,14 @@ def run_models(arguments: argparse.Namespace) -> None:
         print("\ninstalled as wheels:")
     for model in installed:
         print(f"  {to_installed_name(model.name):<16} {_format(model)}")
-    print(f"\nprepared in {get_cache_dir()}:" if prepared else f"\nno model is prepared in {get_cache_dir()} yet")
+    if prepared:
+        print(
+            f"\nprepared in {get_cache_dir()} by their first use; delete the folder of a model that you no longer use:"
+        )
+    else:
+        print(f"\nno model is prepared in {get_cache_dir()} yet")
     for model in prepared:
-        print(f"  {_format(model)}")
+        print(f"  {model.name:<16} {_format(model)}")
 
 
 def _describe(model: PreparedModel) -> dict[str, Any]:

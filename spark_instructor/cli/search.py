@@ -23,8 +23,13 @@ def run_search(arguments: argparse.Namespace) -> None:
         arguments.precision or provenance.get("precision", "float32"),
     )
     check_model(dataset, arguments.vector_col, model.prepared, arguments.input)
-    (query,) = model.encode(arguments.instruction, [arguments.question])
-    for rank, hit in enumerate(find_nearest(dataset, arguments.vector_col, query, arguments.top), 1):
+    (query,) = model.encode(arguments.instruction, [" ".join(arguments.question)])
+    hits = find_nearest(dataset, arguments.vector_col, query, arguments.top)
+    if not hits:
+        raise ValueError(
+            f"{arguments.input} has no vectors in the column {arguments.vector_col!r}, so nothing is found"
+        )
+    for rank, hit in enumerate(hits, 1):
         print(f"{rank:>3}. {hit.similarity:.3f}  " + _format_row(hit.row))
 
 

@@ -13,8 +13,9 @@ import pytest
 from processes import run_python
 from wheels import install_wheel
 
+import spark_instructor
 from spark_instructor import cli
-from spark_instructor.cli.embed import _check_overwrite
+from spark_instructor.cli.embed import UnfinishedError, _check_overwrite
 from spark_instructor.cli.main import _summarize
 from spark_instructor.encoder import InstructorModel, prepare
 from spark_instructor.models.prepared import read_prepared
@@ -72,7 +73,7 @@ def test_search_skips_nulls_and_zeros(capsys, model, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (["--vector-col", "v"], "has no column 'v'; it has id, text, vector"),
+        (["--vector-col", "v"], "has no column 'v'; it has 'id', 'text', 'vector'"),
         (["--precision", "bfloat16"], "vectors of different models cannot be compared"),
         (["--model", "instructor_tiny"], "was embedded with"),
     ],
@@ -89,6 +90,58 @@ def test_search_of_what_does_not_say_its_model(capsys, model, tiny, tmp_path):
     assert run(capsys, "search", folder, "a", "--model", tiny)[0] == 0
     narrow = written(tmp_path / "y", [[1.0, 2.0]] * 4)
     assert "have 2 floats and those of the model 64" in run(capsys, "search", narrow, "a", "--model", tiny)[2]
+
+
+def test_search_of_what_holds_no_vectors(capsys, model, tiny, tmp_path):
+    def says(folder):
+        code, out, err = run(capsys, "search", folder, "a", "--model", tiny)
+        assert (code, out) == (1, "") and err.count("\n") == 1
+        return err
+
+    width = model.dimension
+    ragged = written(tmp_path / "ragged", [[1.0] * width, [1.0] * 2, [1.0] * 3, None])
+    assert f"have 2 or {width} floats and those of the model {width}" in says(ragged)
+    assert "has no vectors in the column 'vector', so nothing is found" in says(written(tmp_path / "nulls", [None] * 4))
+    pq.write_table(pa.table({"vector": ["[1, 2]"]}), tmp_path / "json.parquet")
+    assert "json.parquet is string, expected vectors: lists of floats" in says(tmp_path / "json.parquet")
+    (tmp_path / "x.csv").write_text("vector\n1")
+    assert "x.csv is not Parquet: search what 'spark-instructor embed' wrote" in says(tmp_path / "x.csv")
+    (tmp_path / "empty").mkdir()
+    assert "has no column 'vector'; it has no columns" in says(tmp_path / "empty")
+
+
+def test_search_skips_vectors_with_nulls(capsys, model, tiny, tmp_path):
+    first, *_ = vectors = model.encode("", TEXTS).tolist()
+    first[0], vectors[1][0] = None, float("nan")
+    code, out, _ = run(capsys, "search", written(tmp_path / "x", vectors), "a", "--model", tiny)
+    assert code == 0
+    assert sorted(re.findall(r"id: (\d)", out)) == ["2", "3"] and "nan" not in out
+
+
+def test_a_question_without_quotation_marks(capsys, embedded):
+    assert run(capsys, "search", embedded, "water", "boils") == run(capsys, "search", embedded, "water boils")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["--version"])
+    assert exited.value.code == 0
+    assert capsys.readouterr().out == f"spark-instructor {spark_instructor.__version__}\n"
+
+
+def test_no_command_shows_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        cli.main([])
+    assert "embed " in (err := capsys.readouterr().err) and "examples:" in err
+
+
+def test_a_full_disk_is_one_line():
+    error = UnfinishedError("out was not written. Run the same command again")
+    error.__cause__ = Exception("Job aborted.\n\tat X\nCaused by: java.io.IOException: No space left on device\n\tat Y")
+    assert _summarize(error) == (
+        "a disk is full, that of the output or that of Spark's temporary files (SPARK_LOCAL_DIRS). "
+        "out was not written. Run the same command again"
+    )
 
 
 def test_search_of_two_models(capsys, embedded, model):
@@ -122,7 +175,7 @@ def test_prepare_and_models(capsys, tiny, tmp_path):
     _, table, _ = run(capsys, "models")
     assert "instructor_base   hkunlp/instructor-base        768    440  no " in table
     assert re.search(r"instructor_tiny +packaged .* yes ", table)
-    assert re.search(rf"bfloat16 +\d+ MB  {made}\n", table)
+    assert re.search(rf"  tiny +bfloat16 +\d+ MB  {made}\n", table)
     _, listed, _ = run(capsys, "models", "--json")
     assert str(made) in [one["path"] for one in json.loads(listed)["prepared"]]
 
