@@ -5,8 +5,8 @@ BIN := .venv/bin
 ENVIRONMENTS := .venv .venv35 .venv40 .venvfloors .venvfloors-milvus .venvmilvus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel test-floors \
-	test-milvus soak lint docs check format clean python java
+.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel newcomer \
+	test-floors test-milvus soak lint docs check format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,9 +64,14 @@ test-wheel: python ## import the package from a wheel without extras
 	.venv-wheel/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt .
 	.venv-wheel/bin/python tests/import_wheel.py
 
+newcomer: java test-wheel ## do what a newcomer does in the first hour, with the package that test-wheel installed
+	.venv-wheel/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt \
+		'pyspark[connect]==4.3.0' '.[milvus]' ipykernel nbclient
+	.venv-wheel/bin/python tests/newcomer.py
+
 # Most of these test runs leave a core idle, so two run at a time; two installations at a time would get in each
 # other's way.
-check: lint docs test test-wheel .venv35/ready .venv40/ready .venvmilvus/ready ## run everything that a change has to pass
+check: lint docs test newcomer .venv35/ready .venv40/ready .venvmilvus/ready ## run everything that a change has to pass
 	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40 test-milvus
 
 lint: .venv/ready ## check style, types and layers
