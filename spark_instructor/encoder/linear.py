@@ -8,7 +8,8 @@ processor or on a GPU), public operators give the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -42,6 +43,12 @@ _QUANTIZED = _has_quantized()
 _PACKED_ROWS = 512
 """The number of rows for which weights are packed. Products with other numbers of rows also gain from it."""
 
+_HIDDEN_COLUMNS = 1536
+"""With AMX, a hidden layer in bfloat16 is computed in blocks of this many columns.
+
+A block of 512 rows then stays in the cache of the core, and oneDNN multiplies it 1.4 times as fast as 3072 columns.
+"""
+
 
 class Product(Protocol):
     """A product with one weight (out, in)."""
@@ -54,6 +61,25 @@ class Product(Protocol):
 
     def feed_forward(self, x: Tensor, out: Self) -> Tensor:
         """Compute ``out(relu(self(x)))``."""
+
+    def cut_hidden(self, out: Self) -> Sequence[tuple[Self, Self]]:
+        """Cut ``feed_forward(x, out)`` into pairs of products, whose results add up to its result."""
+
+
+class FeedForward:
+    """``wo(relu(wi(x)))``, summed up over blocks of the hidden layer."""
+
+    def __init__(self, blocks: Sequence[tuple[Product, Product]]) -> None:
+        self._blocks = blocks
+
+    def pack(self) -> FeedForward:
+        """Pack each product; see `Product.pack`. Blocks that are wider than is fast are cut first."""
+        blocks = [block for wi, wo in self._blocks for block in wi.cut_hidden(wo)]
+        return FeedForward([(wi.pack(), wo.pack()) for wi, wo in blocks])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute the result, float32 (rows, out), for x (rows, in) of any floating-point dtype."""
+        return reduce(Tensor.add_, (wi.feed_forward(x, wo).float() for wi, wo in self._blocks))
 
 
 class Linear:
@@ -76,6 +102,13 @@ class Linear:
     def feed_forward(self, x: Tensor, out: Linear) -> Tensor:
         """Compute ``out(relu(self(x)))``."""
         return out(self._multiply(x, "relu"))
+
+    def cut_hidden(self, out: Linear) -> list[tuple[Linear, Linear]]:
+        """Cut the hidden layer into blocks of `_HIDDEN_COLUMNS` if the processor has AMX; see `Product.cut_hidden`."""
+        if self._weight.is_mkldnn or self._weight.dtype != torch.bfloat16 or not (self._pointwise and cpu.has_amx()):
+            return [(self, out)]
+        blocks = [slice(start, start + _HIDDEN_COLUMNS) for start in range(0, len(self._weight), _HIDDEN_COLUMNS)]
+        return [(Linear(self._weight[block]), Linear(out._weight[:, block].contiguous())) for block in blocks]
 
     def _multiply(self, x: Tensor, activation: str = "none") -> Tensor:
         x = x.to(self._weight.dtype)
@@ -116,6 +149,10 @@ class QuantizedLinear:
         codes, step = _quantize_signed(x.float())
         hidden_codes, hidden_step = _quantize_nonnegative(self._multiply(codes, _ZERO_POINT, "relu"))
         return out._multiply(hidden_codes, 0).mul_(step.mul_(hidden_step))
+
+    def cut_hidden(self, out: QuantizedLinear) -> list[tuple[QuantizedLinear, QuantizedLinear]]:
+        """Return this pair itself; see `Product.cut_hidden`."""
+        return [(self, out)]
 
     def _multiply(self, codes: Tensor, zero_point: int, activation: str = "none") -> Tensor:
         if self._onednn:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spark_instructor.encoder import cpu, linear
-from spark_instructor.encoder.linear import Linear, QuantizedLinear, quantize
+from spark_instructor.encoder.linear import FeedForward, Linear, QuantizedLinear, quantize
 
 SHAPES = [(1, 1, 1), (3, 7, 5), (130, 256, 513)]
 # bfloat16 keeps 8 bits of a result. A float32 product computed in bfloat16 or TF32 would exceed float32's bounds.
@@ -40,6 +40,26 @@ def test_products(monkeypatch, precision, pointwise, packed, rows, wide_in, wide
 def test_packing_twice_copies_once():
     packed = Linear(normal(5, 6)).pack()
     assert packed.pack() is packed
+
+
+@pytest.mark.parametrize("precision", [*BOUNDS, torch.int8], ids=str)
+@pytest.mark.parametrize("hidden", [16, 40])
+def test_feed_forward(monkeypatch, processor, precision, hidden):
+    """With AMX, packing cuts a hidden layer in bfloat16 into blocks; the results stay the same up to rounding."""
+    monkeypatch.setattr(linear, "_HIDDEN_COLUMNS", 16)
+    weights = normal(hidden, 24, seed=1), normal(9, hidden, seed=2) / hidden**0.5
+    if precision == torch.int8:
+        wi, wo = (QuantizedLinear(*quantize(weight)) for weight in weights)
+    else:
+        wi, wo = (Linear(weight.to(precision)) for weight in weights)
+    plain = FeedForward([(wi, wo)])
+    packed = plain.pack().pack()
+    is_cut = hidden > 16 and processor == "AMX" and precision == torch.bfloat16 and linear._POINTWISE[precision]
+    assert len(packed._blocks) == (3 if is_cut else 1)
+    x = normal(5, 24)
+    assert packed(x).dtype == torch.float32
+    torch.testing.assert_close(packed(x), plain(x), **BOUNDS.get(precision, BOUNDS[torch.float32]))
+    torch.testing.assert_close(plain(x), (x @ weights[0].T).relu() @ weights[1].T, atol=0.1, rtol=0.02)
 
 
 @pytest.mark.parametrize("onednn", [True, False])

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from checkpoints import STORED_AS, copy_tiny, edit_json, write_checkpoint
 from processes import run_python
 from vectors import TOLERANCE, assert_close
@@ -92,10 +93,9 @@ class TestGoldens:
         """Packed weights give the same vectors, and nothing is packed again for a call."""
         model = InstructorModel.from_pretrained(tiny, precision=precision)
         expected = encode_cases(model, cases).vectors
-        monkeypatch.setattr(t5, "_MIN_TOKENS_TO_PACK", 1)
         model.pack()
-        layers = model._encoder._layers
-        assert all(product.pack() is product for layer in layers for product in layer)
+        monkeypatch.setattr(t5, "_MIN_TOKENS_TO_PACK", 1)
+        monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
         np.testing.assert_allclose(encode_cases(model, cases).vectors, expected, atol=TOLERANCE_OF[precision], rtol=0)
 
 
