@@ -50,10 +50,11 @@ class TestGoldens:
         assert flagged == {"len513", "len2000", "english-long", "instr509", "instr511", "instr600"}
 
     @pytest.mark.parametrize("tokens", [1, 100, 100_000])
-    def test_cut_for_the_cache(self, monkeypatch, tiny, cases, golden_vectors, tokens):
+    def test_cut_for_the_cache(self, monkeypatch, processor, tiny, cases, golden_vectors, tokens):
         """The vectors do not depend on the number of tokens per batch or of batches per step."""
         monkeypatch.setattr(model_module, "_CPU_BATCH_TOKENS", tokens)
         monkeypatch.setattr(model_module, "_CPU_BATCHES_IN_STEP", 3)
+        monkeypatch.setattr(model_module, "_AMX_BATCHES_IN_STEP", 4)
         assert_close(encode_cases(InstructorModel.from_pretrained(tiny), cases).vectors, golden_vectors)
 
     @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
