@@ -2,11 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-ENVIRONMENTS := .venv .venv35 .venv40 .venvfloors .venvfloors-milvus .venvmilvus
+ENVIRONMENTS := .venv .venv35 .venv40 .venvsparknlp .venvfloors .venvfloors-milvus .venvmilvus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-wheel newcomer \
-	test-floors test-milvus soak lint docs check format clean python java
+.PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-sparknlp \
+	test-milvus test-wheel newcomer test-floors soak lint docs check format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 test-milvus: java .venv/ready .venvmilvus/ready ## run the Milvus tests with a real server
 	$(BIN)/python -m pytest tests/spark/milvus --exhaustive --milvus-python .venvmilvus/bin/python $(ARGS)
 
+test-sparknlp: java .venvsparknlp/ready ## compare with Spark NLP; its jars come from SPARK_NLP_JARS or from Maven
+	.venvsparknlp/bin/python -m pytest tests/sparknlp $(ARGS)
+
 # The tests of what calls the libraries whose oldest versions pyproject.toml promises. Milvus has its own environment.
 AT_FLOORS := unit/cli unit/encoder unit/models unit/stages unit/test_import.py unit/test_udf.py unit/test_worker.py \
 	$(addprefix spark/stages/,test_embeddings.py test_goldens.py)
@@ -71,8 +74,9 @@ newcomer: java test-wheel ## do what a newcomer does in the first hour, with the
 
 # Most of these test runs leave a core idle, so two run at a time; two installations at a time would get in each
 # other's way.
-check: lint docs test newcomer .venv35/ready .venv40/ready .venvmilvus/ready ## run everything that a change has to pass
-	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40 test-milvus
+check: lint docs test newcomer $(addsuffix /ready,.venv35 .venv40 .venvmilvus .venvsparknlp) ## run everything that a change has to pass
+	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40 test-milvus \
+		test-sparknlp
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .
@@ -98,6 +102,7 @@ clean: ## remove the environments and whatever tools left behind
 .venv/ready: NEEDS := 'pyspark[connect]==4.3.0' -e '.[hub,milvus,dev]'
 .venv35/ready: NEEDS := pyspark==3.5.9 -e '.[hub,milvus,test]'
 .venv40/ready: NEEDS := 'pyspark[connect]==4.0.5' -e '.[hub,milvus,test]'
+.venvsparknlp/ready: NEEDS := pyspark==3.5.9 spark-nlp==5.5.3 -e '.[hub]' 'pytest>=9' pytest-timeout
 
 # The server of Milvus 2.3 with an etcd of its own, for Linux on x86-64. PyPI has no later version.
 .venvmilvus/ready: NEEDS := milvus==2.3.5
@@ -113,7 +118,7 @@ VENV_PYTHON = $(PYTHON)
 FLOORS_PYTHON ?= $(or $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null), \
 	$(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),$(PYTHON))
 
-.venv/ready .venv35/ready .venv40/ready .venvmilvus/ready: constraints.txt
+.venv/ready .venv35/ready .venv40/ready .venvmilvus/ready .venvsparknlp/ready: constraints.txt
 .venvfloors/ready: floors.txt
 .venvfloors-milvus/ready: floors-milvus.txt
 $(ENVIRONMENTS:%=%/ready): %/ready: pyproject.toml Makefile | python

@@ -83,8 +83,11 @@ def is_same_type(found: DataType, expected: DataType) -> bool:
     return to_plain_type(found) == to_plain_type(expected)
 
 
-def match_names(names: Iterable[str], name: str, spark: SparkSession) -> list[str]:
-    """Return those of the names that Spark takes for ``name``, which ``spark.sql.caseSensitive`` decides."""
+def match_names(names: Iterable[str], name: str, spark: SparkSession | None) -> list[str]:
+    """Return those of the names that Spark takes for ``name``, which ``spark.sql.caseSensitive`` decides.
+
+    Without a session, this ignores case, as Spark does by default.
+    """
     similar = [other for other in names if other.lower() == name.lower()]
     exact = [other for other in similar if other == name]
     return exact if similar == exact or _is_case_sensitive(spark) else similar
@@ -148,9 +151,9 @@ def add_columns(dataset: DataFrame, added: dict[str, tuple[Column, dict[str, Any
     return dataset.select("*", *new)
 
 
-def _is_case_sensitive(spark: SparkSession) -> bool:
+def _is_case_sensitive(spark: SparkSession | None) -> bool:
     try:
-        return str(spark.conf.get("spark.sql.caseSensitive")).lower() == "true"
+        return spark is not None and str(spark.conf.get("spark.sql.caseSensitive")).lower() == "true"
     except PySparkException:  # serverless compute of Databricks hides most settings and leaves them at their defaults
         return False
 

@@ -134,6 +134,11 @@ class Checkpoint:
     def _read_modules(self) -> list[_Module]:
         path = self.folder / "modules.json"
         if not is_file(path):
+            if any(self.folder.glob("*.onnx")):
+                raise ValueError(
+                    f"{self.folder} is an ONNX export, as Spark NLP loads it, without the Dense layer. Pass the "
+                    "checkpoint that it was made from, such as hkunlp/instructor-base."
+                )
             raise FileNotFoundError(f"{self.folder} has no modules.json: it is not a sentence-transformers checkpoint")
         modules = self._read_json(path, list)
         objects = [JsonObject(path, module if isinstance(module, dict) else {}) for module in modules]

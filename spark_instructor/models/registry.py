@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..files import local_path
 from .installed import PACKAGED, find_installed, list_installed
+from .prepared import PreparedModel, is_prepared, read_prepared
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class KnownModel:
     size_mb: int
     """Size of the float32 weights in megabytes."""
     description: str
+    max_length: int = 512
+    """Maximum number of tokens per text, including the instruction and ``</s>``."""
 
 
 _KNOWN = (
@@ -109,6 +112,14 @@ def find_local_folder(model: str, revision: str | None = None) -> Path | None:
         if model and known is None and local_path(model).is_dir():
             return local_path(model)
     return None
+
+
+def find_known(model: str, revision: str | None = None) -> PreparedModel | KnownModel | None:
+    """Return what is known of a model before anything is downloaded or prepared; None if that is nothing."""
+    folder = find_local_folder(model, revision)
+    if folder is not None and is_prepared(folder):
+        return read_prepared(folder)
+    return _find_known(model) if revision is None else None
 
 
 def _find_known(name: str) -> KnownModel | None:

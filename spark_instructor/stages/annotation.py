@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from pyspark.sql import Row
 from pyspark.sql.types import ArrayType, IntegerType, MapType, StringType, StructField, StructType
 
 from ..columns import VECTOR, is_same_type
@@ -29,11 +30,14 @@ ANNOTATION = StructType(
 ANNOTATIONS = ArrayType(ANNOTATION, containsNull=True)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Annotation:
-    """One annotation in Python, as `LightPipeline.fullAnnotate` returns it, with the fields of Spark NLP's class."""
+    """One annotation in Python, as `LightPipeline.fullAnnotate` returns it, with the interface of Spark NLP's class.
 
-    annotator_type: str
+    An annotation equals one of Spark NLP's that has the same values.
+    """
+
+    annotatorType: str
     begin: int
     """Index of the first character in the document, in UTF-16 units as Java counts."""
     end: int
@@ -43,6 +47,43 @@ class Annotation:
     metadata: dict[str, str | None]
     embeddings: list[float]
     """The vector; empty if this is not an embeddings annotation."""
+
+    def copy(self, result: str) -> Annotation:
+        """Return an annotation that differs from this one only by its result."""
+        return dataclasses.replace(self, result=result)
+
+    @staticmethod
+    def dataType() -> StructType:
+        """Return the SQL type of an annotation."""
+        return ANNOTATION
+
+    @staticmethod
+    def arrayType() -> ArrayType:
+        """Return the SQL type of a column of annotations."""
+        return ANNOTATIONS
+
+    @staticmethod
+    def fromRow(row: Row) -> Annotation:
+        """Return the annotation that a row holds."""
+        return Annotation(*(row[name] for name in ANNOTATION.names))
+
+    @staticmethod
+    def toRow(annotation: Annotation) -> Row:
+        """Return an annotation as a row."""
+        return Row(**{name: getattr(annotation, name) for name in ANNOTATION.names})
+
+    def __eq__(self, other: object) -> bool:
+        if not all(hasattr(other, name) for name in ANNOTATION.names):
+            return NotImplemented
+        # Spark NLP's class may hold the map and the list of a JVM.
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in ANNOTATION.names[:4])
+            and dict(self.metadata) == dict(other.metadata)  # type: ignore[attr-defined]
+            and list(self.embeddings) == list(other.embeddings)  # type: ignore[attr-defined]
+        )
+
+    def __str__(self) -> str:
+        return f"Annotation({', '.join(str(getattr(self, name)) for name in ANNOTATION.names)})"
 
     def __repr__(self) -> str:
         values = {field.name: repr(getattr(self, field.name)) for field in dataclasses.fields(self)}

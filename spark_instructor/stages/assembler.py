@@ -163,7 +163,8 @@ class DocumentAssembler(Stage, _DocumentAssemblerParams):
         texts = F.coalesce(text, no_texts) if isinstance(field.dataType, ArrayType) else F.array(text)
         cleaned = F.transform(texts, lambda text: self._clean(F.coalesce(text, F.lit(""))))
         documents = F.transform(cleaned, lambda text, index: _build_document(text, index, metadata, id_entry))
-        added = {self.getOutputCol(): (documents.cast(ANNOTATIONS), {"annotatorType": DOCUMENT})}
+        documents = F.when(F.lit(True), documents.cast(ANNOTATIONS))  # nullable, as the schema of Spark NLP's stage
+        added = {self.getOutputCol(): (documents, {"annotatorType": DOCUMENT})}
         return add_columns(dataset, added)
 
     def _clean(self, text: Column) -> Column:

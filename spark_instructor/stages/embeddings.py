@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -26,7 +26,7 @@ from ..models.prepared import (
     read_prepared,
 )
 from ..models.publishing import publish_folder
-from ..models.registry import find_checkpoint, find_local_folder
+from ..models.registry import KnownModel, find_checkpoint, find_known, find_local_folder
 from ..models.shipping import is_local, ship_model
 from ..provenance import PROVENANCE
 from ..udf import check_worker_python, create_stage_udf
@@ -36,6 +36,8 @@ from .base import PLAIN_VECTORS, TEXT, Stage
 from .expressions import build_output, select_texts, sum_metrics
 from .params import AtLeast, HasInputCols, HasOutputCol, HasOutputCols, OneOf, Self
 from .persistence import StageContent
+
+SelfEmbeddings = TypeVar("SelfEmbeddings", bound="_InstructorEmbeddingsParams")
 
 
 class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
@@ -86,6 +88,9 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         "folder that the driver and all executors can read under this path; it holds the prepared model",
         TypeConverters.toString,
     )
+    dimension: Param[int] = Param(
+        Params._dummy(), "dimension", "width of the vectors, which the checkpoint determines", AtLeast("dimension", 1)
+    )
     storageRef: Param[str] = Param(
         Params._dummy(), "storageRef", "name of the embeddings, in the column metadata", TypeConverters.toString
     )
@@ -103,7 +108,6 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
             instruction="",
             device="auto",
             longText="truncate",
-            storageRef=self.uid,
             caseSensitive=False,
             lazyAnnotator=False,
         )
@@ -158,13 +162,21 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         """Return the maximum number of texts per forward pass, or None."""
         return self._get(self.batchSize)
 
-    def setMaxSentenceLength(self: Self, value: int) -> Self:
+    def setMaxSentenceLength(self: SelfEmbeddings, value: int) -> SelfEmbeddings:
         """Set the maximum number of tokens per text, including the instruction and ``</s>``.
 
-        Raises ValueError if the value is less than 2. `transform` raises ValueError if it is greater than the limit
-        of the checkpoint.
+        Raises ValueError if the value is less than 2 or greater than the limit of the checkpoint. If the checkpoint
+        has to be downloaded or prepared first, `transform` raises the latter.
         """
-        return self._set(maxSentenceLength=value)
+        return self._set_checked(maxSentenceLength=value)
+
+    def setDimension(self: SelfEmbeddings, value: int) -> SelfEmbeddings:
+        """Accept the width of the vectors, as a Spark NLP pipeline sets it.
+
+        Raises ValueError if the checkpoint has another width. If it has to be downloaded or prepared first,
+        `transform` does.
+        """
+        return self._set_checked(dimension=value)
 
     def setPrecision(self: Self, value: str) -> Self:
         """Set the precision of the weights: "float32", "bfloat16" or "int8".
@@ -207,10 +219,6 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         """Set the name of the embeddings, which the metadata of the output column contains as ``ref``."""
         return self._set(storageRef=value)
 
-    def getStorageRef(self) -> str:
-        """Return the name of the embeddings; the uid of the stage if it is not set."""
-        return self.getOrDefault(self.storageRef)
-
     def setCaseSensitive(self: Self, value: bool) -> Self:
         """Accept the setting of a Spark NLP pipeline. It has no effect here or there: the tokenizer decides."""
         return self._set(caseSensitive=value)
@@ -226,6 +234,26 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
     def getLazyAnnotator(self) -> bool:
         """Return what was set; it has no effect."""
         return self.getOrDefault(self.lazyAnnotator)
+
+    def _set_checked(self: SelfEmbeddings, **values: int | None) -> SelfEmbeddings:
+        """Set Params that the checkpoint limits, after comparing them with what is known of it already."""
+        known = find_known(self.getModel(), self.getRevision())
+        if known is not None:
+            self.copy()._set(**values)._check_checkpoint(known)
+        return self._set(**values)
+
+    def _check_checkpoint(self, model: PreparedModel | KnownModel) -> None:
+        """Raise ValueError if the checkpoint has another width, or a lower limit of tokens, than what was set."""
+        max_length = self._get(self.maxSentenceLength) or model.max_length
+        if max_length > model.max_length:
+            raise ValueError(
+                f"maxSentenceLength is {max_length}, but '{model.name}' reads at most {model.max_length} tokens"
+            )
+        dimension = self._get(self.dimension) or model.dimension
+        if dimension != model.dimension:
+            raise ValueError(
+                f"dimension is {dimension}, but the vectors of '{model.name}' have {model.dimension} floats"
+            )
 
 
 class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
@@ -276,6 +304,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         device: str | None = None,
         longText: str | None = None,
         sharedFolder: str | None = None,
+        dimension: int | None = None,
         storageRef: str | None = None,
         caseSensitive: bool | None = None,
         lazyAnnotator: bool | None = None,
@@ -285,12 +314,17 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
 
     @classmethod
     def pretrained(
-        cls, name: str = "instructor_base", lang: str = "en", remote_loc: str | None = None
+        cls,
+        name: str = "instructor_base",
+        lang: str = "en",
+        remote_loc: str | None = None,
+        engine: str | None = None,
     ) -> InstructorEmbeddings:
         """Return a stage with a known model (`known_models`), an installed model, a checkpoint of the hub, or a folder.
 
         ``remote_loc`` is a folder that contains the checkpoint under ``name``; it replaces the hub. Nothing is
-        downloaded or prepared before the first `transform` or save, since setters may follow.
+        downloaded or prepared before the first `transform` or save, since setters may follow. ``engine`` exists only
+        for Spark NLP's signature.
 
         Raises ValueError for a language other than "en".
         """
@@ -299,8 +333,10 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         return cls(model=name if remote_loc is None else f"{remote_loc}/{name}")
 
     @classmethod
-    def loadSavedModel(cls, folder: str, spark: SparkSession | None = None) -> InstructorEmbeddings:
-        """Return a stage with the checkpoint in a local folder. ``spark`` exists only for Spark NLP's signature.
+    def loadSavedModel(cls, folder: str, spark_session: SparkSession | None = None) -> InstructorEmbeddings:
+        """Return a stage with the checkpoint in a local folder.
+
+        ``spark_session`` exists only for Spark NLP's signature.
 
         Raises FileNotFoundError if there is no such folder, and ValueError for the URI of another file system.
         """
@@ -322,7 +358,14 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
 
     def getDimension(self) -> int:
         """Return the width of the vectors, which the checkpoint determines."""
-        return self.prepare_model().dimension
+        return self._get(self.dimension) or self.prepare_model().dimension
+
+    def getStorageRef(self) -> str:
+        """Return the name of the embeddings: what was set, or else one made of the model's name and content.
+
+        A stage of Spark NLP that was trained on these embeddings accepts no others than those with its ``ref``.
+        """
+        return self._get(self.storageRef) or _name_embeddings(self.prepare_model())
 
     def prepare_model(self) -> PreparedModel:
         """Return the prepared model of this stage; download and prepare it first if it is not in the cache.
@@ -388,7 +431,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             rows = rows.observe(observation, *sum_metrics(fields, column(result)))
         metadata = {
             "dimension": model.dimension,
-            "ref": self.getStorageRef(),
+            "ref": self._get(self.storageRef) or _name_embeddings(model),
             PROVENANCE: self._describe_provenance(model),
         }
         added = {
@@ -505,11 +548,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         return self.getInstruction() if self.isSet(self.instruction) else model.default_prompt
 
     def _check_limits(self, model: PreparedModel) -> None:
-        max_length = self._get(self.maxSentenceLength) or model.max_length
-        if max_length > model.max_length:
-            raise ValueError(
-                f"maxSentenceLength is {max_length}, but '{model.name}' reads at most {model.max_length} tokens"
-            )
+        self._check_checkpoint(model)
         instruction = self.choose_instruction(model)
         if instruction is None:
             return
@@ -517,6 +556,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
 
         warn_if_joined(instruction)
         instruction_tokens = _count_instruction_tokens(model.path / TOKENIZER, instruction)
+        max_length = self._get(self.maxSentenceLength) or model.max_length
         if instruction_tokens >= max_length - 1:
             raise ValueError(
                 f"the instruction takes {instruction_tokens} tokens of the limit of {max_length}, which leaves no room "
@@ -572,6 +612,10 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             for output, column_cells in zip(self.list_outputs(), cells, strict=True)
         }
         return {**rows, **added}
+
+
+def _name_embeddings(model: PreparedModel) -> str:
+    return f"{model.name}-{model.hash[:16]}"
 
 
 def _check_saved(folder: Path, folder_name: str) -> None:

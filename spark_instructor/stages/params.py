@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
+import numpy as np
 from pyspark.ml.param import Param, Params, TypeConverters
 
 Self = TypeVar("Self", bound=Params)
@@ -47,7 +48,7 @@ class AtLeast:
 
 def to_column_names(value: Any) -> list[str]:
     """Convert one name or a list of names to a list."""
-    return [value] if isinstance(value, str) else TypeConverters.toListString(value)
+    return [value] if isinstance(value, str) else TypeConverters.toListString(list(value))
 
 
 class StageParams(Params):
@@ -60,7 +61,9 @@ class StageParams(Params):
         for name, value in values.items():
             if value is None:
                 self.clear(self.getParam(name))
-        return super()._set(**{name: value for name, value in values.items() if value is not None})
+        # Spark ML refuses some numbers and booleans of numpy, and keeps its strings.
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+        return super()._set(**{name: value for name, value in plain.items() if value is not None})
 
     def _get(self, param: Param[T]) -> T | None:
         """Return the value of a Param, or None if it is not set and has no default."""

@@ -197,7 +197,7 @@ def test_id_and_metadata(two_rows):
 @pytest.mark.parametrize("params", [{}, {"inputCol": "texts"}, {"idCol": "id", "metadataCol": "meta"}])
 def test_schema(two_rows, params):
     assembled = DocumentAssembler(**{"inputCol": "text", "outputCol": "documents", **params}).transform(two_rows)
-    added = StructField("documents", ANNOTATIONS, nullable=False, metadata={"annotatorType": "document"})
+    added = StructField("documents", ANNOTATIONS, metadata={"annotatorType": "document"})
     assert assembled.schema.fields == [*two_rows.schema.fields, added]
 
 

@@ -67,17 +67,17 @@ def test_spark_nlp_code(spark):
     assert of_documents == {
         "name": "documents",
         "type": ANNOTATION_JSON,
-        "nullable": False,
+        "nullable": True,
         "metadata": {"annotatorType": "document"},
     }
     assert of_output == {
         "name": "instructor",
         "type": ANNOTATION_JSON,
-        "nullable": False,
+        "nullable": True,
         "metadata": {
             "annotatorType": "sentence_embeddings",
             "dimension": 384,
-            "ref": embeddings.uid,
+            "ref": embeddings.getStorageRef(),
             "spark_instructor": {
                 "model": "instructor_tiny",
                 "precision": "float32",

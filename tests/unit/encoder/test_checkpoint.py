@@ -85,6 +85,14 @@ def test_missing_folder(tmp_path):
     assert_refused(tmp_path / "nowhere", tmp_path / "prepared", FileNotFoundError, "there is no checkpoint folder")
 
 
+def test_an_onnx_export(tmp_path):
+    """Spark NLP reads such a folder, which has no Dense layer."""
+    (tmp_path / "export/assets").mkdir(parents=True)
+    (tmp_path / "export/model.onnx").write_bytes(b"")
+    says = "export is an ONNX export, as Spark NLP loads it, without the Dense layer. Pass the checkpoint"
+    assert_refused(tmp_path / "export", tmp_path / "prepared", ValueError, says)
+
+
 UNSUPPORTED = {
     "architecture": (edit("config.json", model_type="bert"), r"config\.json: the architecture 'bert'.*Supported are"),
     "no architecture": (edit("config.json", model_type=None), "the architecture None"),

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml import Pipeline, PipelineModel, Transformer
 from pyspark.ml.feature import SQLTransformer, VectorAssembler
 from pyspark.ml.linalg import DenseVector
+from pyspark.ml.param import Param, Params
 
 from spark_instructor import (
     Annotation,
@@ -48,7 +49,7 @@ def test_full_annotate(tiny, vectors):
         end = len(text.encode("utf-16-le")) // 2 - 1
         assert row["documents"] == [Annotation("document", 0, end, text, {"sentence": "0"}, [])]
         (annotation,) = row["instructor"]
-        assert (annotation.annotator_type, annotation.result) == ("sentence_embeddings", text)
+        assert (annotation.annotatorType, annotation.result) == ("sentence_embeddings", text)
         assert (annotation.begin, annotation.end) == (0, end)
         assert annotation.metadata.keys() == {"sentence", "tokens"}
         np.testing.assert_allclose(annotation.embeddings, vector, atol=1e-6)
@@ -162,10 +163,70 @@ def test_wrong_targets(target):
 
 
 @pytest.mark.parametrize("stage", [SQLTransformer, VectorAssembler])
-def test_unsupported_stage(stage):
+def test_stages_of_spark_ml_are_skipped(tiny, stage):
     foreign = object.__new__(stage)  # the constructor needs a Spark session
-    with pytest.raises(TypeError, match=f"LightPipeline cannot run {stage.__name__}"):
-        light(assembler(), PipelineModel([foreign]))
+    pipeline = light(assembler(), embedder(tiny), finisher(), PipelineModel([foreign]))
+    assert list(pipeline.annotate("one")) == ["documents", "instructor", "vectors"]
+    with pytest.raises(ValueError, match=f"no column 'features'; .* and it does not run {stage.__name__}"):
+        light(assembler(), foreign, finisher(inputCols="features"))
+
+
+def spark_nlps(name, **params):
+    """Return a stage as Spark NLP's library in Python has it: a class of its module with Params of the same names."""
+    cls = type(name, (Transformer,), {"__module__": f"sparknlp.base.{name.lower()}", "_transform": None})
+    for param in params:
+        setattr(cls, param, Param(Params._dummy(), param, param))
+    return cls()._set(**params)
+
+
+def test_stages_of_spark_nlp_that_are_the_same(tiny, vectors):
+    theirs = spark_nlps("DocumentAssembler", inputCol="text", outputCol="documents", cleanupMode="shrink")
+    finish = spark_nlps("EmbeddingsFinisher", inputCols=["instructor"], outputCols=[], cleanAnnotations=True, extra=1)
+    rows = light(theirs, embedder(tiny), finish).annotate([f" {text.strip()}\n" for text in TEXTS])
+    assert [list(row) for row in rows] == [["finished_instructor"]] * len(TEXTS)
+    assert rows[3]["finished_instructor"] == []
+    np.testing.assert_allclose(rows[4]["finished_instructor"], vectors[4:], atol=1e-6)
+
+
+def test_stages_of_spark_nlp_that_cannot_run(tiny):
+    pipeline = light(assembler(), spark_nlps("NerDLModel"), embedder(tiny))
+    for call in (pipeline.annotate, pipeline.fullAnnotate):
+        with pytest.raises(TypeError, match=r"cannot run NerDLModel, a stage of Spark NLP .* or setIgnoreUnsupported"):
+            call("one")
+    assert pipeline.getIgnoreUnsupported() is False
+    assert pipeline.setIgnoreUnsupported(True) is pipeline and pipeline.getIgnoreUnsupported() is True
+    assert list(pipeline.annotate("one")) == ["documents", "instructor"]
+    with pytest.raises(ValueError, match=r"no column 'sentences'; .* and it does not run SentenceDetector"):
+        light(assembler(), spark_nlps("SentenceDetector"), embedder(tiny, inputCols="sentences"))
+
+
+def test_output_cols(tiny):
+    pipeline = light(assembler(), embedder(tiny), finisher(), output_cols=["vectors", "documents"])
+    assert list(pipeline.annotate("one")) == list(pipeline.fullAnnotate("one")[0]) == ["vectors", "documents"]
+    with pytest.raises(ValueError, match="no column 'vector'; the columns are 'documents', 'instructor'"):
+        light(assembler(), embedder(tiny), output_cols=["vector"])
+
+
+def test_ids_and_metadata(tiny):
+    pipeline = light(assembler(), embedder(tiny), finisher())
+    rows = pipeline.fullAnnotate([7, "b"], ["one", "two"], metadata={"lang": "en", "sentence": "9"})
+    assert [row["documents"][0].metadata for row in rows] == [
+        {"lang": "en", "sentence": "0", "id": "7"},
+        {"lang": "en", "sentence": "0", "id": "b"},
+    ]
+    assert rows[1]["instructor"][0].metadata.keys() == {"lang", "sentence", "id", "tokens"}
+    assert [row["documents"] for row in pipeline.annotate([7, 8], ["one", "two"])] == [["one"], ["two"]]
+    assert pipeline.fullAnnotate("one", metadata={"k": "v"})[0]["documents"][0].metadata == {"k": "v", "sentence": "0"}
+    with pytest.raises(ValueError, match="there are 1 ids for 2 texts"):
+        pipeline.annotate([7], ["one", "two"])
+
+
+def test_names_that_differ_by_case(tiny):
+    """As `transform` does by default."""
+    pipeline = light(assembler(), embedder(tiny, inputCols="Documents"), finisher(inputCols="INSTRUCTOR"))
+    assert list(pipeline.annotate("one")) == ["documents", "instructor", "vectors"]
+    with pytest.raises(ValueError, match="the output column 'DOCUMENTS' exists already"):
+        light(assembler(), assembler(outputCol="DOCUMENTS"))
 
 
 @pytest.mark.parametrize("not_fitted", [Pipeline(stages=[assembler()]), assembler()])

@@ -1,9 +1,13 @@
 """The Params of all stages: defaults, setters, getters, keyword constructors, and the values that they refuse."""
 
+import json
 import pickle
+import re
 
+import numpy as np
 import pandas as pd
 import pytest
+from checkpoints import copy_tiny, edit_json
 
 from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
 from spark_instructor.encoder import prepare
@@ -31,7 +35,8 @@ PARAMS = [
     (InstructorEmbeddings, "device", "auto", "cuda"),
     (InstructorEmbeddings, "longText", "truncate", "average"),
     (InstructorEmbeddings, "sharedFolder", None, "/mnt/models"),
-    (InstructorEmbeddings, "storageRef", "stage-uid", "titles"),
+    (InstructorEmbeddings, "dimension", FROM_CHECKPOINT, 768),
+    (InstructorEmbeddings, "storageRef", FROM_CHECKPOINT, "titles"),
     (InstructorEmbeddings, "caseSensitive", False, True),
     (InstructorEmbeddings, "lazyAnnotator", False, True),
     (EmbeddingsFinisher, "inputCols", REQUIRED, ["instructor"]),
@@ -82,12 +87,60 @@ def test_default(stage, name, default, value):
     elif default is FROM_CHECKPOINT:
         assert not new.isDefined(name)
     else:
-        assert getter(new, name)() == (new.uid if name == "storageRef" else default)
+        assert getter(new, name)() == default
 
 
 def test_defaults_from_the_checkpoint(tiny):
     stage = InstructorEmbeddings.loadSavedModel(str(tiny))
     assert (stage.getMaxSentenceLength(), stage.getPrecision(), stage.getDimension()) == (512, "float32", 64)
+
+
+def test_the_checkpoint_names_the_embeddings(tiny, tmp_path):
+    """A classifier that was trained on these embeddings accepts them in every session, and no others."""
+    first, second = (InstructorEmbeddings.loadSavedModel(str(tiny)) for _ in range(2))
+    assert first.uid != second.uid
+    assert re.fullmatch("tiny-[0-9a-f]{16}", first.getStorageRef())
+    assert second.setInstruction("Represent: ").getStorageRef() == first.getStorageRef()
+    assert first.copy().setPrecision("int8").getStorageRef() != first.getStorageRef()
+    other = copy_tiny(tmp_path / "tiny")
+    edit_json(other / "sentence_bert_config.json", max_seq_length=128)
+    assert InstructorEmbeddings.loadSavedModel(str(other)).getStorageRef() != first.getStorageRef()
+
+
+def test_setters_refuse_what_a_known_checkpoint_does_not_do(tiny, tmp_path):
+    """A prepared folder or a known name tells the limits; of other checkpoints `transform` finds them out."""
+    prepared = str(prepare(tiny, into=tmp_path / "prepared"))
+    for model, name, dimension in [(prepared, "tiny", 64), ("instructor_base", "instructor_base", 768)]:
+        stage = InstructorEmbeddings(model=model)
+        with pytest.raises(ValueError, match=f"maxSentenceLength is 5000, but '{name}' reads at most 512 tokens"):
+            stage.setMaxSentenceLength(5000)
+        with pytest.raises(ValueError, match=f"dimension is 5, but the vectors of '{name}' have {dimension} floats"):
+            stage.setDimension(5)
+        assert not stage.isSet("maxSentenceLength") and not stage.isSet("dimension")
+        assert stage.setMaxSentenceLength(512).setDimension(dimension).getDimension() == dimension
+    for stage in (InstructorEmbeddings(model="owner/model"), InstructorEmbeddings(revision="main")):
+        assert stage.setMaxSentenceLength(5000).setDimension(5).getMaxSentenceLength() == 5000
+
+
+def test_spark_nlps_signatures(tiny):
+    assert InstructorEmbeddings.pretrained("instructor_base", "en", None, "onnx").getModel() == "instructor_base"
+    assert InstructorEmbeddings.loadSavedModel(str(tiny), spark_session=None).getModel() == str(tiny)
+
+
+@pytest.mark.parametrize("number", [np.int64(32), np.int32(32), np.uint8(32), np.float64(32)])
+def test_numbers_of_numpy(number):
+    assert type(InstructorEmbeddings(batchSize=number).getBatchSize()) is int
+    assert InstructorEmbeddings().setMaxSentenceLength(number).getMaxSentenceLength() == 32
+
+
+def test_strings_and_booleans_of_numpy():
+    """What is set can be saved, as JSON."""
+    stage = InstructorEmbeddings(instruction=np.str_("a"), inputCols=np.array(["b", "c"]), precision=np.str_("int8"))
+    stage.setOutputCol(np.str_("d")).setCaseSensitive(np.bool_(True))
+    stage.setOutputCols(pd.Index(["d"]))
+    values = [stage.getInstruction(), *stage.getInputCols(), stage.getPrecision(), *stage.getOutputCols()]
+    assert type(stage.getInstruction()) is str
+    assert json.loads(json.dumps([*values, stage.getCaseSensitive()])) == ["a", "b", "c", "int8", "d", True]
 
 
 @each_param
@@ -158,7 +211,7 @@ def test_copies_are_apart():
     stage = InstructorEmbeddings(instruction="one")
     copy = stage.copy().setInstruction("two")
     assert (stage.getInstruction(), copy.getInstruction()) == ("one", "two")
-    assert copy.getStorageRef() == stage.uid
+    assert copy.uid == stage.uid
 
 
 def test_a_known_name_is_no_folder(tiny, tmp_path, monkeypatch):
