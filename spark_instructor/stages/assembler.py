@@ -163,7 +163,8 @@ class DocumentAssembler(Stage, _DocumentAssemblerParams):
         texts = F.coalesce(text, no_texts) if isinstance(field.dataType, ArrayType) else F.array(text)
         cleaned = F.transform(texts, lambda text: self._clean(F.coalesce(text, F.lit(""))))
         documents = F.transform(cleaned, lambda text, index: _build_document(text, index, metadata, id_entry))
-        documents = F.when(F.lit(True), documents.cast(ANNOTATIONS))  # nullable, as the schema of Spark NLP's stage
+        # Always true, but Spark cannot know that: the column is nullable, as that of Spark NLP's stage.
+        documents = F.when(F.size(texts) >= 0, documents.cast(ANNOTATIONS))
         added = {self.getOutputCol(): (documents, {"annotatorType": DOCUMENT})}
         return add_columns(dataset, added)
 

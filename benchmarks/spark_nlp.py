@@ -1,9 +1,9 @@
 """Compare the stage with Spark NLP's: the speed of a Spark job, and the rows that get the vectors of other rows.
 
 .venvsparknlp/bin/pip install -c constraints.txt transformers onnx
-SPARK_NLP_JARS=FOLDER .venvsparknlp/bin/python benchmarks/sparknlp.py
+SPARK_NLP_JARS=FOLDER .venvsparknlp/bin/python benchmarks/spark_nlp.py
 
-Both embed the same texts with the encoder of instructor_tiny on local[2], one job at a time. Spark NLP gets the ONNX
+Both embed the same texts with the same encoder on local[2], one job at a time. Spark NLP gets the ONNX
 export that it loads, without the Dense layer, and this package the same weights without it. The time of a job starts
 when the model is loaded. SPARK_NLP_JARS names a folder with the jars of Spark NLP; without it, Spark asks Maven.
 """
@@ -63,27 +63,24 @@ def export(checkpoint, folder):
     import torch
     from transformers import T5EncoderModel
 
-    encoder = T5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
-    encoder.config.use_cache = False
-
     class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = T5EncoderModel.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager")
+            self.encoder.config.use_cache = False
+
         def forward(self, input_ids, attention_mask):
-            return encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).last_hidden_state
+            outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+            return outputs.last_hidden_state
 
     ids = torch.randint(3, 900, (2, 9))
     names = ["input_ids", "attention_mask", "token_embeddings"]
     axes = {name: {0: "texts", 1: "tokens"} for name in names}
     (folder / "assets").mkdir(parents=True)
-    arguments = {"input_names": names[:2], "output_names": names[2:], "dynamic_axes": axes}
+    settings = {"input_names": names[:2], "output_names": names[2:], "dynamic_axes": axes, "opset_version": 14}
+    example = (ids, torch.ones_like(ids))
     with torch.inference_mode():
-        torch.onnx.export(
-            Encoder(),
-            (ids, torch.ones_like(ids)),
-            str(folder / "model.onnx"),
-            opset_version=14,
-            dynamo=False,
-            **arguments,
-        )
+        torch.onnx.export(Encoder().eval(), example, str(folder / "model.onnx"), dynamo=False, **settings)
     shutil.copyfile(checkpoint / "spiece.model", folder / "assets/spiece.model")
 
 
@@ -147,17 +144,18 @@ def count_shifted(spark, stage, folder):
     return shifted, lost
 
 
-def read_documents(spark, number):
-    """Return so many documents of nine words."""
-    text = F.concat_ws(" ", F.slice(F.shuffle(F.array(*map(F.lit, WORDS))), 1, 9))
-    texts = spark.range(number).coalesce(2).select("id", text.alias("text"))
+def make_documents(spark, arguments):
+    """Return documents of random words."""
+    words = [F.element_at(F.shuffle(F.array(*map(F.lit, WORDS))), 1) for _ in range(arguments.words)]
+    text = F.concat_ws(" ", *words)
+    texts = spark.range(arguments.texts).coalesce(2).select("id", text.alias("text"))
     return DocumentAssembler().setInputCol("text").setOutputCol("documents").transform(texts).cache()
 
 
 def run_theirs(threads, onnx, checkpoint, arguments):
     """Print the figures of Spark NLP with this number of threads per task, which a JVM reads once."""
     spark = start_session(threads)
-    documents = read_documents(spark, arguments.texts)
+    documents = make_documents(spark, arguments)
     for batch in arguments.batches:
         stage = TheirEmbeddings.loadSavedModel(onnx, spark).setInstruction(INSTRUCTION).setBatchSize(batch)
         speed = measure(stage, documents, arguments.rounds)
@@ -169,7 +167,7 @@ def run_theirs(threads, onnx, checkpoint, arguments):
 def run_ours(onnx, checkpoint, arguments):
     """Print the figures of this package."""
     spark = start_session(1)
-    documents = read_documents(spark, arguments.texts)
+    documents = make_documents(spark, arguments)
     stage = InstructorEmbeddings(model=checkpoint, instruction=INSTRUCTION)
     for precision in PRECISIONS:
         speed = measure(stage.copy().setPrecision(precision), documents, arguments.rounds)
@@ -183,16 +181,18 @@ def print_shifted(library, shifted, lost):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=PACKAGED, help="checkpoint (default: instructor_tiny)")
     parser.add_argument("--texts", type=int, default=10_000)
+    parser.add_argument("--words", type=int, default=9, help="words per text")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8, 32])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 6])
     arguments = parser.parse_args()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     with tempfile.TemporaryDirectory() as name:
-        checkpoint, onnx = Path(name, "instructor_tiny"), Path(name, "onnx")
-        drop_dense(PACKAGED, checkpoint)
-        export(PACKAGED, onnx)
+        checkpoint, onnx = Path(name, "checkpoint"), Path(name, "onnx")
+        drop_dense(arguments.model, checkpoint)
+        export(arguments.model, onnx)
         for run in (run_ours, *(partial(run_theirs, threads) for threads in arguments.threads)):
             process = multiprocessing.get_context("spawn").Process(
                 target=run, args=(str(onnx), str(checkpoint), arguments)
