@@ -40,6 +40,7 @@ def main() -> None:
     spark = (
         SparkSession.builder.master("local[2]")
         .appName("spark_instructor demo")
+        .config("spark.python.daemon.module", "spark_instructor.daemon")  # imports torch once for all Python workers
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "true")
         .config("spark.sql.shuffle.partitions", "2")

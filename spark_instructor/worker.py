@@ -197,7 +197,7 @@ def _load_job(arguments: dict[str, Any]) -> tuple[Job, InstructorModel]:
 
     job = Job(**{**arguments, "model": ModelLocation(**arguments["model"])})
     task = TaskContext.get()
-    _use_cpus(task.cpus() if task is not None else 1)
+    use_cpus(task.cpus() if task is not None else 1)
     from .encoder import prepare_model
 
     return job, load_cached(locate_model(job.model, prepare=prepare_model), choose_device(job.device, task))
@@ -218,7 +218,7 @@ def load_cached(model: HostModel, device: str) -> InstructorModel:
         return loaded
 
 
-def _use_cpus(cpus: int) -> None:
+def use_cpus(cpus: int) -> None:
     """Limit torch and the tokenizer to the CPUs of the task: Spark runs one task per slot, each with its own CPUs.
 
     OpenMP reads its variables when torch is first imported, which a worker does here. Threads that spin while they

@@ -45,6 +45,7 @@ def start_session(arguments: argparse.Namespace) -> SparkSession:
         builder = builder.master(arguments.master)
     if (arguments.master or "local").startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        builder = builder.config("spark.python.daemon.module", "spark_instructor.daemon")
         # The progress moves by Arrow batches, which heartbeats report.
         builder = builder.config("spark.executor.heartbeatInterval", "2s")
         builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", "500")

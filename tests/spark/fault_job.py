@@ -4,9 +4,11 @@ Usage: fault_job.py KIND MASTER CHECKPOINT FOLDER
 
 The job embeds the texts in FOLDER/texts into FOLDER/embedded. KIND says how: "write" in one batch job, "stream" as a
 stream with a checkpoint and one file per batch, "update" with embed_changes. "save" saves the stage in FOLDER/saved.
+The environment variable DAEMON may name the module of the daemon of Spark's Python workers.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -40,7 +42,8 @@ def save(spark, stage, folder):
 
 
 def main(kind, master, checkpoint, folder):
-    spark = SparkSession.builder.master(master).getOrCreate()
+    daemon = os.environ.get("DAEMON", "pyspark.daemon")
+    spark = SparkSession.builder.master(master).config("spark.python.daemon.module", daemon).getOrCreate()
     stage = InstructorEmbeddings(model=checkpoint, inputCols="text", outputCol="vector", batchSize=8)
     {"write": write, "stream": stream, "update": update, "save": save}[kind](spark, stage, folder)
     print("done", flush=True)

@@ -20,6 +20,8 @@ from processes import changed_environment
 from vectors import TOLERANCE, assert_embedded
 
 from spark_instructor import InstructorEmbeddings
+from spark_instructor.daemon import PRELOAD
+from spark_instructor.encoder import prepare_model
 from spark_instructor.models.prepared import WEIGHTS
 
 pytestmark = pytest.mark.one_kind  # most tests start their own sessions
@@ -55,9 +57,11 @@ def assert_whole(folder, texts, model):
 
 
 @contextmanager
-def start_job(kind, master, checkpoint, folder):
+def start_job(kind, master, checkpoint, folder, **environment):
     """Run the job in a separate process, and kill it with all its child processes when the block ends."""
-    environment = changed_environment(SPARK_WORKER_DIR=folder / "work", SPARK_LOCAL_DIRS=folder / "local")
+    environment = changed_environment(
+        SPARK_WORKER_DIR=folder / "work", SPARK_LOCAL_DIRS=folder / "local", **environment
+    )
     with (folder / "job.log").open("ab") as log:
         command = [sys.executable, JOB, kind, master, checkpoint, folder]
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -103,7 +107,9 @@ def embedding_workers(job):
 
     def maps_model(process):
         try:
-            return "python" in process.name() and WEIGHTS in Path(f"/proc/{process.pid}/maps").read_text()
+            if "python" not in process.name() or "python" not in process.parent().name():  # the driver, or a daemon
+                return False
+            return WEIGHTS in Path(f"/proc/{process.pid}/maps").read_text()
         except (OSError, psutil.Error):  # the process has ended
             return False
 
@@ -130,6 +136,23 @@ def test_a_python_worker_is_killed_where_no_task_may_fail(folder, tiny):
     assert "done" not in log_of(folder)
     assert WORKER_IS_GONE.search(log_of(folder)), log_of(folder)
     assert not (folder / "embedded" / "_SUCCESS").exists()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("victim", ["worker", "daemon"])
+def test_a_process_is_killed_with_a_preloaded_model(folder, tiny, texts, tiny_model, victim):
+    """Spark starts the daemon again if it is gone, and runs the tasks of a killed worker again."""
+    preload = {"DAEMON": "spark_instructor.daemon", PRELOAD: prepare_model(tiny).path}
+    with start_job("write", "local[2,4]", tiny, folder, **preload) as job:
+        worker = wait_for(lambda: embedding_workers(job), job, folder)[0]
+        daemon = worker.parent()
+        assert "spark_instructor.daemon" in daemon.cmdline()
+        for process in {"worker": [worker], "daemon": [daemon, worker]}[victim]:
+            kill(process)
+        job.wait(timeout=240)
+    assert "done" in log_of(folder), log_of(folder)
+    assert WORKER_IS_GONE.search(log_of(folder))
+    assert_whole(folder, texts, tiny_model)
 
 
 @pytest.mark.exhaustive

@@ -243,7 +243,7 @@ import json, os, sys
 from spark_instructor import worker
 
 before = "torch" in sys.modules
-worker._use_cpus(int(sys.argv[1]))
+worker.use_cpus(int(sys.argv[1]))
 import torch
 names = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "OMP_WAIT_POLICY")
 print(json.dumps([before, torch.get_num_threads(), *(os.environ[name] for name in names)]))
