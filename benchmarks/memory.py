@@ -1,7 +1,6 @@
-"""Measure how much memory 1, 2 and 4 Python workers of a host take, and whether a batch of long texts takes more.
+"""Measure how much memory 1, 2 and 4 Python workers of a host take.
 
 python benchmarks/memory.py --json memory.json
-python benchmarks/memory.py --long --json memory.json    # also the second question, which takes minutes
 """
 
 import argparse
@@ -17,22 +16,11 @@ from python_worker import PythonWorker
 from spark_instructor.models.prepared import PRECISIONS
 
 WORKERS = (1, 2, 4)
-LONG, SHORT = 420, 9  # words, of about 512 and 20 tokens with the instruction
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=200, help="texts that each worker embeds first (%(default)s)")
-    parser.add_argument(
-        "--long",
-        nargs="?",
-        const="small",
-        choices=inputs.SHAPES,
-        metavar="SHAPE",
-        help="also compare a batch of long texts with one of short ones, with a model of this shape (small, or base, "
-        "which takes an hour; --model does not matter here)",
-    )
-    parser.add_argument("--long-texts", type=int, default=10_000, help="texts of that batch (%(default)s)")
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     arguments = common.parse(parser)
 
@@ -54,8 +42,6 @@ def main() -> None:
         "pss_mb": {name: dict(zip(WORKERS, of_counts, strict=True)) for name, of_counts in pss.items()},
         "growth_mb": {name: _growth(of_counts) for name, of_counts in pss.items()},
     }
-    if arguments.long:
-        figures["peak_mb"] = _compare_peaks(arguments, core)
     common.write_json(arguments, figures)
 
 
@@ -81,29 +67,6 @@ def _pss(name: str, kind: str, folder: Path, core: int, texts: int) -> list[floa
 def _growth(summed: list[float]) -> float:
     """Return the MB that one more worker takes."""
     return (summed[-1] - summed[0]) / (WORKERS[-1] - WORKERS[0])
-
-
-def _compare_peaks(arguments: argparse.Namespace, core: int) -> dict[str, dict[str, float]]:
-    """Return the peak memory of a worker in MB over one batch of short texts and one of long texts."""
-    model = inputs.model(None, arguments.long)
-    peaks: dict[str, dict[str, float]] = {}
-    for precision in arguments.precisions:
-        folder = _prepare(model, precision)
-        peaks[precision] = {}
-        for name, words in (("short", SHORT), ("long", LONG)):
-            worker = PythonWorker("spark_instructor", folder, core, words, arguments.long_texts)
-            worker.end()
-            peaks[precision][name] = worker.peak_mb
-            say(f"{precision}: {arguments.long_texts:,} {name} texts: {worker.peak_mb:,.0f} MB")
-    common.table(
-        f"Peak memory of a worker over one Arrow batch of {arguments.long_texts:,} texts, MB, {model.path.name}",
-        ["", "20 tokens each", "512 tokens each", "ratio"],
-        [
-            (precision, f"{of['short']:,.0f}", f"{of['long']:,.0f}", f"{of['long'] / of['short']:.2f}")
-            for precision, of in peaks.items()
-        ],
-    )
-    return peaks
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,15 +21,15 @@ Embed = Callable[[list[str]], None]
 
 
 class PythonWorker:
-    """A worker that has loaded a model, and has embedded one text and then ``count`` texts of ``words`` words.
+    """A worker that has loaded a model, and has embedded one text and then ``count`` texts.
 
     ``folder`` is a prepared folder for spark_instructor and a checkpoint for sentence-transformers.
     """
 
-    def __init__(self, kind: str, folder: Path, core: int, words: int = 80, count: int = 0) -> None:
+    def __init__(self, kind: str, folder: Path, core: int, count: int = 0) -> None:
         start = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, __file__, kind, str(folder), str(words), str(count)],
+            [sys.executable, __file__, kind, str(folder), str(count)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
@@ -45,8 +44,6 @@ class PythonWorker:
             step: end - begin for step, begin, end in zip(told["ends"], ends, ends[1:], strict=False)
         }
         """Seconds of each step to the first vector, including the start of Python."""
-        self.peak_mb: float = told["peak_mb"]
-        """Its peak memory (resident set) in MB."""
 
     def pss_mb(self) -> float:
         """Return its current memory: its own pages, and its part of the pages that it shares with other processes."""
@@ -59,7 +56,7 @@ class PythonWorker:
 
 
 def main() -> None:
-    kind, folder, words, count = sys.argv[1:]
+    kind, folder, count = sys.argv[1:]
     ends: dict[str, float] = {}
 
     def done(step: str) -> None:
@@ -82,9 +79,8 @@ def main() -> None:
     done("first vector")
 
     if int(count):
-        embed(inputs.of_words(int(words), int(count)).texts)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ends": ends, "peak_mb": peak_mb}), flush=True)
+        embed(inputs.of_words(80, int(count)).texts)
+    print(json.dumps({"ends": ends}), flush=True)
     sys.stdin.read()
 
 
