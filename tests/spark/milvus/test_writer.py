@@ -61,7 +61,7 @@ def test_round_trip(embedded, uri, collection, rows_of):
 
 @pytest.mark.one_kind
 def test_the_collection_that_is_made(embedded, uri, collection, is_real):
-    index = {"index_type": "HNSW", "metric_type": "IP"}
+    index = {"index_type": "HNSW", "metric_type": "IP", "index_params": {"M": 8, "efConstruction": 64}}
     write_to_milvus(embedded, uri, collection, "key", "vector", payload_cols=["number"], **index)
     client = MilvusClient(uri)
     fields = {field["name"]: field for field in client.describe_collection(collection)["fields"]}
