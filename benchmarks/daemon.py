@@ -15,6 +15,7 @@ import inputs
 import psutil
 from common import say
 from peers import SparkInstructor
+from pyspark.sql import functions as F
 
 from spark_instructor import InstructorEmbeddings
 from spark_instructor.daemon import PRELOAD
@@ -76,24 +77,22 @@ def _run_job(model: Path, workers: int, daemon: str, with_model: bool) -> dict[s
     session = common.session(f"local[{workers}]", {"spark.python.daemon.module": daemon})
     stage = InstructorEmbeddings(model=str(model), inputCols="text", outputCol="vector")
     stage.prepare_model()
-    texts = [(text,) for text in inputs.of_words(80, workers * TEXTS_PER_WORKER).texts]
-    frame = session.createDataFrame(texts, "text string").repartition(workers).cache()
-    frame.count()  # the JVM is warm, and no Python worker has started
+    # This needs no Python worker, and warms the JVM.
+    numbers = session.range(workers * TEXTS_PER_WORKER, numPartitions=workers)
+    frame = numbers.select(F.concat(F.col("id").cast("string"), F.repeat(F.lit(" what"), 80)).alias("text"))
+    frame.write.format("noop").mode("overwrite").save()
     start = time.perf_counter()
     stage.transform(frame).write.format("noop").mode("overwrite").save()
     seconds = time.perf_counter() - start
-    (daemon_process,) = [child for child in _children() if f"-m {daemon}" in " ".join(child.cmdline())]
-    running = [child for child in daemon_process.children() if WEIGHTS in _read(child, "maps")]
+    embedding = [child for child in psutil.Process().children(recursive=True) if WEIGHTS in _read(child, "maps")]
+    # A daemon that has loaded the model is a child of the JVM, and the workers are children of a daemon.
+    running = [child for child in embedding if f"-m {daemon}" in " ".join(child.parent().cmdline())]
     if len(running) != workers:
         raise RuntimeError(f"{len(running)} workers embedded, expected {workers}")
     private = [_sum_mb(one, "Private_Clean:", "Private_Dirty:") for one in running]
-    together = sum(_sum_mb(one, "Pss:") for one in [daemon_process, *running])
+    together = sum(_sum_mb(one, "Pss:") for one in [running[0].parent(), *running])
     session.stop()
     return {"seconds": seconds, "private": statistics.mean(private), "together": together}
-
-
-def _children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
 
 
 def _read(process: psutil.Process, file: str) -> str:
