@@ -54,7 +54,7 @@ def test_an_unset_precision_is_that_of_the_wheel(base):
 
 
 def test_a_revision_is_on_the_hub(base, monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "_download", lambda hub_id, revision: tmp_path / hub_id / revision)
+    monkeypatch.setattr(registry, "_download", lambda hub_id, revision, _: tmp_path / hub_id / revision)
     assert find_checkpoint("instructor_base", "v1") == tmp_path / "hkunlp/instructor-base/v1"
     assert InstructorEmbeddings(model="instructor_base", revision="v1").getPrecision() == "float32"
     assert find_checkpoint("instructor_tiny", "v1").name == "instructor_tiny"
