@@ -36,6 +36,7 @@ def assert_vectors(vectors, folder):
     np.testing.assert_allclose(vectors[:2], InstructorModel.from_pretrained(folder).encode("", TEXTS), atol=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("settings", [(), ("spark.executor.pyspark.memory=4g",)], ids=["", "with a limit of memory"])
 def test_a_preloaded_model(tiny, other, tmp_path, settings):
     """The workers start with the model; other UDFs and other models work as without it."""

@@ -25,8 +25,9 @@ def ship(spark, model, shared=False):
     return ship_model(spark, model, prepare=prepare_model, shared=shared)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
-@pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=[needs_connect, pytest.mark.exhaustive])])
+@pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=needs_connect)])
 def test_executors_of_other_hosts(tiny_model, tmp_path, kind):
     """The executors have their own HOME and TMPDIR, and the driver's files are gone before the first action."""
     driver, executors = tmp_path / "driver", tmp_path / "executors"
