@@ -10,6 +10,8 @@ from typing import Any
 def run_search(arguments: argparse.Namespace) -> None:
     """Embed the question with the model of the file and print the nearest rows."""
     from ..encoder import InstructorModel
+    from ..models.prepared import is_prepared
+    from ..models.registry import find_checkpoint
     from ..search import check_model, find_nearest, open_parquet, read_provenance
 
     dataset = open_parquet(arguments.input, arguments.vector_col)
@@ -17,11 +19,10 @@ def run_search(arguments: argparse.Namespace) -> None:
     name = arguments.model or provenance.get("model")
     if name is None:
         raise ValueError(f"{arguments.input} does not say which model embedded it; pass --model")
-    model = InstructorModel.from_pretrained(
-        name,
-        arguments.revision or provenance.get("revision"),
-        arguments.precision or provenance.get("precision", "float32"),
-    )
+    folder = find_checkpoint(name, arguments.revision or provenance.get("revision"))
+    # A checkpoint is prepared in the precision of the file; a prepared model has its own.
+    of_file = None if is_prepared(folder) else provenance.get("precision")
+    model = InstructorModel.from_pretrained(folder, precision=arguments.precision or of_file)
     check_model(dataset, arguments.vector_col, model.prepared, arguments.input)
     (query,) = model.encode(arguments.instruction, [" ".join(arguments.question)])
     hits = find_nearest(dataset, arguments.vector_col, query, arguments.top)
