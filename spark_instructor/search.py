@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 from .incremental import FINGERPRINT, get_fingerprint_prefix
 from .models.prepared import PreparedModel
 from .provenance import get_provenance
+from .top_k import TopK
 
 _SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
 
@@ -83,7 +84,7 @@ def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.flo
 
     Raises ValueError if the vectors and the query differ in width.
     """
-    hits: list[Hit] = []
+    top = TopK(query[None], k)
     for batch in dataset.to_batches():
         batch = batch.filter(batch.column(vector_col).is_valid())
         widths = pc.unique(pc.list_value_length(batch.column(vector_col))).to_pylist()
@@ -98,13 +99,10 @@ def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.flo
         vectors = batch.column(vector_col).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
         is_complete = ~np.isnan(vectors).any(axis=1)
         vectors, batch = vectors[is_complete], batch.filter(pa.array(is_complete))
-        similarities = vectors @ query / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
-        nearest = np.argsort(-similarities)[:k]
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         # A record batch itself cannot drop columns before pyarrow 16.
-        rows = pa.Table.from_batches([batch]).drop([vector_col]).take(pa.array(nearest)).to_pylist()
-        hits += map(Hit, similarities[nearest].tolist(), rows)
-        hits = sorted(hits, key=lambda hit: -hit.similarity)[:k]
-    return hits
+        top.add(vectors, pa.Table.from_batches([batch]).drop([vector_col]))
+    return [] if top.rows is None else list(map(Hit, top.scores.tolist(), top.rows.to_pylist()))
 
 
 def _is_list(type_: pa.DataType) -> bool:
