@@ -31,8 +31,10 @@ test-connect test-clusters: java .venv/ready
 		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --exhaustive --session "$$kind" $(ARGS); \
 	done
 
-# Tests without Spark do not change with its version, and the pages and notebooks are run on the newest.
-NOT_ON_35 := unit/encoder unit/training unit/benchmarks unit/test_docs.py spark/test_docs.py spark/test_notebooks.py
+# Tests without Spark do not change with its version. The pages, the notebooks and an interrupted command line, which
+# take minutes, are run on the newest.
+NOT_ON_35 := unit/encoder unit/training unit/benchmarks unit/test_docs.py spark/test_docs.py spark/test_notebooks.py \
+	spark/cli/test_interruptions.py
 
 test-spark35: java .venv35/ready ## run the tests on Spark 3.5
 	.venv35/bin/python -m pytest --exhaustive $(foreach path,$(NOT_ON_35),--ignore tests/$(path)) $(ARGS)
