@@ -103,17 +103,20 @@ def log_of(folder):
 
 
 def embedding_workers(job):
-    """Return the job's Python workers that have mapped the model, which means that they are embedding a batch."""
+    """Return the job's Python workers that have mapped the model and computed, so they are embedding a batch.
 
-    def maps_model(process):
+    A worker maps a preloaded model from its start, when it has not computed yet.
+    """
+
+    def embeds(process):
         try:
             if "python" not in process.name() or "python" not in process.parent().name():  # the driver, or a daemon
                 return False
-            return WEIGHTS in Path(f"/proc/{process.pid}/maps").read_text()
+            return process.cpu_times().user > 0.5 and WEIGHTS in Path(f"/proc/{process.pid}/maps").read_text()
         except (OSError, psutil.Error):  # the process has ended
             return False
 
-    return [child for child in job.children(recursive=True) if maps_model(child)]
+    return [child for child in job.children(recursive=True) if embeds(child)]
 
 
 @pytest.mark.exhaustive
