@@ -146,6 +146,6 @@ def test_an_instruction_that_is_joined_to_the_text(texts, stage):
     with pytest.warns(UserWarning, match="'Sort the review' is joined .* a colon and a space, 'Sort the review: '"):
         stage.setInstruction("Sort the review").transform(texts)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for instruction in ("", "Sort the review", "Sort the review:", "Sort the review: ", "Sort the review\n"):
             stage.setInstruction(instruction).transform(texts)
