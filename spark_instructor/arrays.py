@@ -72,12 +72,13 @@ def count_elements(rows: pa.Array) -> npt.NDArray[np.int64]:
     return _to_numpy(pc.fill_null(pc.list_value_length(rows), 0)).astype(np.int64)
 
 
-def cut_rows(costs: npt.NDArray[np.int64], limit: int) -> Iterator[slice]:
-    """Cut rows into consecutive slices, each of which costs at most ``limit`` or is a single row."""
+def cut_rows(costs: npt.NDArray[np.int64], limit: int, max_rows: int | None = None) -> Iterator[slice]:
+    """Cut rows into consecutive slices of at most ``max_rows``, which cost at most ``limit`` or are a single row."""
     ends = np.cumsum(costs)
     start = cost_before = 0
     while start < len(ends):
-        stop = max(int(np.searchsorted(ends, cost_before + limit, side="right")), start + 1)
+        fitting = int(np.searchsorted(ends, cost_before + limit, side="right"))
+        stop = min(max(fitting, start + 1), start + (max_rows or len(ends)))
         yield slice(start, stop)
         start, cost_before = stop, int(ends[stop - 1])
 

@@ -49,7 +49,7 @@ def progress(rows: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def _open_display() -> Iterator[Show]:
-    """Yield a function that shows the progress where the user looks: in a bar, or in the lines of a log."""
+    """Yield a function that shows the progress, in a bar or in the lines of a log."""
     start = time.monotonic()
     bar_class = _find_bar_class()
     if bar_class is None:

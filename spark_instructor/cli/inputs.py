@@ -38,7 +38,7 @@ _HEAD_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where the texts are and how to read them."""
+    """The place of the texts, and how to read them."""
 
     path: str
     """File, folder, pattern, URI or name of a table."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrays import count_elements, cut_rows, is_nested
 from .vectors import to_matrix
 
 MAX_STRING_BYTES = 65_535
@@ -79,14 +80,8 @@ def split_batch(batch: pa.RecordBatch, max_rows: int, max_bytes: int) -> Iterato
 
     The bytes are those that the rows take in a request, or a few more.
     """
-    ends = np.cumsum(_measure_rows(batch))
-    start = 0
-    while start < batch.num_rows:
-        sent = ends[start - 1] if start else 0
-        fitting = int(np.searchsorted(ends, sent + max_bytes, side="right"))
-        end = min(max(fitting, start + 1), start + max_rows)
-        yield batch.slice(start, end - start)
-        start = end
+    for rows in cut_rows(_measure_rows(batch), max_bytes, max_rows):
+        yield batch.slice(rows.start, rows.stop - rows.start)
 
 
 def _measure_rows(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
@@ -96,9 +91,8 @@ def _measure_rows(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
         sizes += _VALUE_BYTES
         if _is_string(values):
             sizes += pc.fill_null(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
-        elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-            lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
-            sizes += lengths * np.dtype(np.float32).itemsize
+        elif is_nested(values.type):
+            sizes += count_elements(values) * np.dtype(np.float32).itemsize
     return sizes
 
 

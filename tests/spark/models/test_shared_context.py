@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.one_kind]
 
 @pytest.fixture(scope="module")
 def temporary(tmp_path_factory):
-    """Return the TMPDIR of the driver, where the JVM keeps its files too."""
+    """Return the TMPDIR of the driver; the JVM keeps its files there too."""
     return tmp_path_factory.mktemp("driver")
 
 
