@@ -13,17 +13,17 @@ from spark_instructor.models.shipping import is_connect
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """Record what is shown, as tuples of done, total and unit."""
-    states = []
+def states(monkeypatch):
+    """Record the states that are shown, as tuples of done, total and unit."""
+    recorded = []
 
     class Recorder:
         def __init__(self, start):
-            self.show = lambda *state: states.append(state)
+            self.show = lambda *state: recorded.append(state)
 
     monkeypatch.setattr(progress_bar, "_LogLines", Recorder)
     monkeypatch.setattr(progress_bar, "_POLL_SECONDS", 0.05)
-    return states
+    return recorded
 
 
 @pytest.fixture
@@ -35,34 +35,34 @@ def write(rows):
     rows.write.format("noop").mode("overwrite").save()
 
 
-def test_what_a_session_counts(spark, stage, shown):
+def test_what_a_session_counts(spark, stage, states):
     if is_connect(spark) and not hasattr(spark, "registerProgressHandler"):
         pytest.skip("Spark Connect reports tasks from version 4.0")
     with progress(40):
         write(stage.transform(spark.range(40, numPartitions=4).selectExpr("concat('text ', id) AS text")))
     if is_connect(spark):
-        assert shown and all(done <= total == 4 and unit == "tasks" for done, total, unit in shown)
+        assert states and all(done <= total == 4 and unit == "tasks" for done, total, unit in states)
     else:
-        assert shown[-1] == (40, 40, "rows")
-        assert [done for done, *_ in shown] == sorted(done for done, *_ in shown)
+        assert states[-1] == (40, 40, "rows")
+        assert [done for done, *_ in states] == sorted(done for done, *_ in states)
 
 
 @pytest.mark.one_kind
-def test_every_way_to_embed(spark, stage, tiny, shown, tmp_path):
+def test_every_way_to_embed(spark, stage, tiny, states, tmp_path):
     rows = spark.range(40, numPartitions=4).selectExpr("id", "concat('text ', id) AS text")
     write(stage.transform(rows))  # before the block
     with progress():
         upper = F.pandas_udf(lambda texts: texts.str.upper(), "string")
         write(rows.select(instructor_embed(upper("text"), model=str(tiny))))
-    assert shown[-1] == (40, None, "rows")
+    assert states[-1] == (40, None, "rows")
     with progress():
         embed_changes(rows.where("id < 10"), str(tmp_path / "target"), "id", stage, parts=3)
         embed_changes(rows, str(tmp_path / "target"), "id", stage)
-    assert shown[-1] == (40, None, "rows")
+    assert states[-1] == (40, None, "rows")
 
 
 @pytest.mark.one_kind
-def test_rows_count_before_their_task_ends(spark, stage, shown):
+def test_rows_count_before_their_task_ends(spark, stage, states):
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 50)
     try:
         with progress(2000):
@@ -70,12 +70,12 @@ def test_rows_count_before_their_task_ends(spark, stage, shown):
             write(stage.transform(texts))
     finally:
         spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
-    assert {done for done, *_ in shown} - {0, 2000}, shown[-1]
-    assert shown[-1] == (2000, 2000, "rows")
+    assert {done for done, *_ in states} - {0, 2000}, states[-1]
+    assert states[-1] == (2000, 2000, "rows")
 
 
 @pytest.mark.one_kind
-def test_a_failed_job_raises_its_error(spark, stage, shown):
+def test_a_failed_job_raises_its_error(spark, stage, states):
     texts = spark.range(1).selectExpr("CASE WHEN id < 1 THEN raise_error('broken') END AS text")
     with pytest.raises(Exception, match="broken"), progress(1):
         stage.transform(texts.selectExpr("CAST(text AS string) AS text")).collect()
