@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pyspark import keyword_only
@@ -17,41 +15,24 @@ from ..columns import add_columns, check_new_columns, check_type, column, find_f
 from ..encoder.windows import LONG_TEXT, MAX_WINDOWS
 from ..files import local_path
 from ..models.host_cache import HostModel, ModelLocation
-from ..models.prepared import (
-    PRECISIONS,
-    TOKENIZER,
-    PreparedModel,
-    cached_path,
-    is_prepared,
-    read_prepared,
-)
-from ..models.publishing import publish_folder
-from ..models.registry import KnownModel, find_checkpoint, find_known, find_local_folder
-from ..models.shipping import is_local, ship_model
+from ..models.prepared import PreparedModel
+from ..models.registry import KnownModel
+from ..models.shipping import is_local
 from ..provenance import PROVENANCE
-from ..udf import check_worker_python, create_stage_udf
+from ..udf import create_stage_udf
 from ..worker import TOKENS, TRUNCATED, Job, choose_device, load_cached
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
-from .base import PLAIN_VECTORS, TEXT, Stage
+from .base import PLAIN_VECTORS, TEXT
 from .expressions import build_output, select_texts, sum_metrics
+from .model_stage import ModelStage
 from .params import AtLeast, HasInputCols, HasOutputCol, HasOutputCols, OneOf, Self
-from .persistence import StageContent
 
 SelfEmbeddings = TypeVar("SelfEmbeddings", bound="_InstructorEmbeddingsParams")
 
 
-class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
+class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOutputCols):
     """Params of `InstructorEmbeddings`."""
 
-    model: Param[str] = Param(
-        Params._dummy(), "model", "known name, hub id or folder of the checkpoint", TypeConverters.toString
-    )
-    revision: Param[str] = Param(
-        Params._dummy(), "revision", "branch, tag or commit of a checkpoint on the hub", TypeConverters.toString
-    )
-    instruction: Param[str] = Param(
-        Params._dummy(), "instruction", "instruction that precedes every text", TypeConverters.toString
-    )
     instructionCol: Param[str] = Param(
         Params._dummy(),
         "instructionCol",
@@ -60,15 +41,6 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
     )
     batchSize: Param[int] = Param(
         Params._dummy(), "batchSize", "maximum number of texts per forward pass", AtLeast("batchSize", 1)
-    )
-    maxSentenceLength: Param[int] = Param(
-        Params._dummy(),
-        "maxSentenceLength",
-        "maximum number of tokens per text, including the instruction and </s>",
-        AtLeast("maxSentenceLength", 2),
-    )
-    precision: Param[str] = Param(
-        Params._dummy(), "precision", f"one of {', '.join(PRECISIONS)}", OneOf("precision", PRECISIONS)
     )
     device: Param[str] = Param(
         Params._dummy(),
@@ -81,12 +53,6 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         "longText",
         "what to do with a text over the token limit: truncate it, or average over windows",
         OneOf("longText", LONG_TEXT),
-    )
-    sharedFolder: Param[str] = Param(
-        Params._dummy(),
-        "sharedFolder",
-        "folder that the driver and all executors can read under this path; it holds the prepared model",
-        TypeConverters.toString,
     )
     dimension: Param[int] = Param(
         Params._dummy(), "dimension", "width of the vectors, which the checkpoint determines", AtLeast("dimension", 1)
@@ -104,40 +70,11 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
     def __init__(self) -> None:
         super().__init__()
         self._setDefault(
-            model="instructor_base",
-            instruction="",
             device="auto",
             longText="truncate",
             caseSensitive=False,
             lazyAnnotator=False,
         )
-
-    def setModel(self: Self, value: str) -> Self:
-        """Set the checkpoint: a known name (`known_models`), a hub id ("owner/name") or a folder."""
-        return self._set(model=value)
-
-    def getModel(self) -> str:
-        """Return the known name, hub id or folder of the checkpoint."""
-        return self.getOrDefault(self.model)
-
-    def setRevision(self: Self, value: str) -> Self:
-        """Pin a checkpoint of the hub to a branch, a tag or (best) a commit."""
-        return self._set(revision=value)
-
-    def getRevision(self) -> str | None:
-        """Return the revision, or None for the default branch of the hub."""
-        return self._get(self.revision)
-
-    def setInstruction(self: Self, value: str) -> Self:
-        """Set the instruction. It is joined to the text without a separator, so end it with a colon and a space.
-
-        If it is not set, the default prompt of the checkpoint is used; most have none.
-        """
-        return self._set(instruction=value)
-
-    def getInstruction(self) -> str:
-        """Return the instruction."""
-        return self.getOrDefault(self.instruction)
 
     def setInstructionCol(self: Self, value: str) -> Self:
         """Set the name of a string column that holds the instruction of each row.
@@ -162,14 +99,6 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         """Return the maximum number of texts per forward pass, or None."""
         return self._get(self.batchSize)
 
-    def setMaxSentenceLength(self: SelfEmbeddings, value: int) -> SelfEmbeddings:
-        """Set the maximum number of tokens per text, including the instruction and ``</s>``.
-
-        Raises ValueError if the value is less than 2 or greater than the limit of the checkpoint. If the checkpoint
-        has to be downloaded or prepared first, `transform` raises the latter.
-        """
-        return self._set_checked(maxSentenceLength=value)
-
     def setDimension(self: SelfEmbeddings, value: int) -> SelfEmbeddings:
         """Accept the width of the vectors, as a Spark NLP pipeline sets it.
 
@@ -177,13 +106,6 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         `transform` does.
         """
         return self._set_checked(dimension=value)
-
-    def setPrecision(self: Self, value: str) -> Self:
-        """Set the precision of the weights: "float32", "bfloat16" or "int8".
-
-        Use the same precision for all vectors of an index. Raises ValueError for another precision.
-        """
-        return self._set(precision=value)
 
     def setDevice(self: Self, value: str) -> Self:
         """Set the device: "cpu", "cuda", or "auto" for the GPU of the task if it has one and else the CPU."""
@@ -203,17 +125,6 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
     def getLongText(self) -> str:
         """Return what to do with a text over the token limit."""
         return self.getOrDefault(self.longText)
-
-    def setSharedFolder(self: Self, value: str) -> Self:
-        """Set a folder for the prepared model that all machines can read (NFS, a Volume), so Spark need not send it.
-
-        `transform` raises ValueError if it is the URI of a file system that is not mounted, such as ``s3://``.
-        """
-        return self._set(sharedFolder=value)
-
-    def getSharedFolder(self) -> str | None:
-        """Return the folder that all machines can read, or None if Spark sends the model."""
-        return self._get(self.sharedFolder)
 
     def setStorageRef(self: Self, value: str) -> Self:
         """Set the name of the embeddings, which the metadata of the output column contains as ``ref``."""
@@ -235,20 +146,9 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
         """Return what was set; it has no effect."""
         return self.getOrDefault(self.lazyAnnotator)
 
-    def _set_checked(self: SelfEmbeddings, **values: int | None) -> SelfEmbeddings:
-        """Set Params that the checkpoint limits, after comparing them with what is known of it already."""
-        known = find_known(self.getModel(), self.getRevision())
-        if known is not None:
-            self.copy()._set(**values)._check_checkpoint(known)
-        return self._set(**values)
-
     def _check_checkpoint(self, model: PreparedModel | KnownModel) -> None:
         """Raise ValueError if the checkpoint has another width, or a lower limit of tokens, than what was set."""
-        max_length = self._get(self.maxSentenceLength) or model.max_length
-        if max_length > model.max_length:
-            raise ValueError(
-                f"maxSentenceLength is {max_length}, but '{model.name}' reads at most {model.max_length} tokens"
-            )
+        super()._check_checkpoint(model)
         dimension = self._get(self.dimension) or model.dimension
         if dimension != model.dimension:
             raise ValueError(
@@ -256,7 +156,7 @@ class _InstructorEmbeddingsParams(HasInputCols, HasOutputCol, HasOutputCols):
             )
 
 
-class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
+class InstructorEmbeddings(_InstructorEmbeddingsParams):
     """Embeds texts with an INSTRUCTOR model (Su et al. 2023); an instruction precedes each text.
 
     The output depends on the input column:
@@ -345,17 +245,6 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
             raise FileNotFoundError(f"there is no checkpoint folder {path.absolute()}; for a name, use pretrained()")
         return cls(model=str(folder))
 
-    def getMaxSentenceLength(self) -> int:
-        """Return the maximum number of tokens per text: what was set, or else the limit of the checkpoint."""
-        return self._get(self.maxSentenceLength) or self.prepare_model().max_length
-
-    def getPrecision(self) -> str:
-        """Return the precision: what was set, or else that of a prepared or installed model, or else "float32"."""
-        if self.isSet(self.precision):
-            return self.getOrDefault(self.precision)
-        folder = find_local_folder(self.getModel(), self.getRevision())
-        return read_prepared(folder).precision if folder is not None and is_prepared(folder) else "float32"
-
     def getDimension(self) -> int:
         """Return the width of the vectors, which the checkpoint determines."""
         return self._get(self.dimension) or self.prepare_model().dimension
@@ -366,20 +255,6 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         A stage of Spark NLP that was trained on these embeddings accepts no others than those with its ``ref``.
         """
         return self._get(self.storageRef) or _name_embeddings(self.prepare_model())
-
-    def prepare_model(self) -> PreparedModel:
-        """Return the prepared model of this stage; download and prepare it first if it is not in the cache.
-
-        Raises what `InstructorModel.from_pretrained` raises.
-        """
-        from ..encoder import prepare_model
-
-        folder = self.getSharedFolder()
-        shared = None if folder is None else local_path(folder)  # refused here, before anything is downloaded
-        model = prepare_model(find_checkpoint(self.getModel(), self.getRevision()), self._get(self.precision))
-        if shared is not None:
-            model = prepare_model(model.path, into=shared / model.folder_name)
-        return model
 
     def observe(self, dataset: DataFrame, observation: Observation) -> DataFrame:
         """Transform a DataFrame, and let a pyspark `Observation` report what the first action on the result embedded.
@@ -508,14 +383,10 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         On a local master, raises ImportError if the workers' Python lacks a package, and RuntimeError if the device is
         "cuda" and there is no GPU.
         """
-        from ..encoder import prepare_model
-
-        self._check_limits(model)
-        if is_local(spark):  # what the tasks would find out is known already
-            check_worker_python(spark.sparkContext.pythonExec)
-            if self.getDevice() == "cuda":
-                choose_device("cuda")
-        location = ship_model(spark, model, prepare=prepare_model, shared=self.getSharedFolder() is not None)
+        self.count_room(model)
+        if is_local(spark) and self.getDevice() == "cuda":  # what the tasks would find out is known already
+            choose_device("cuda")
+        location = self.ship_model(spark, model)
         return self._create_job(model, location, nested, with_counts, with_metrics)
 
     def _create_job(
@@ -539,54 +410,8 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
         )
 
     def choose_instruction(self, model: PreparedModel) -> str | None:
-        """Return the instruction for all rows: this stage's, or the default prompt of the checkpoint if none is set.
-
-        It is None if each row has its own.
-        """
-        if self.getInstructionCol() is not None:
-            return None
-        return self.getInstruction() if self.isSet(self.instruction) else model.default_prompt
-
-    def _check_limits(self, model: PreparedModel) -> None:
-        self._check_checkpoint(model)
-        instruction = self.choose_instruction(model)
-        if instruction is None:
-            return
-        from ..encoder import warn_if_joined
-
-        warn_if_joined(instruction)
-        instruction_tokens = _count_instruction_tokens(model.path / TOKENIZER, instruction)
-        max_length = self._get(self.maxSentenceLength) or model.max_length
-        if instruction_tokens >= max_length - 1:
-            raise ValueError(
-                f"the instruction takes {instruction_tokens} tokens of the limit of {max_length}, which leaves no room "
-                "for a text. Shorten the instruction or raise maxSentenceLength."
-            )
-
-    def collect_content(self) -> StageContent:
-        """Return what a save has to write; the model is verified first."""
-        model = self.prepare_model()
-        model.verify()
-        stage = self.copy().setModel(model.name).setPrecision(model.precision)
-        folder = find_local_folder(self.getModel(), self.getRevision())
-        sources = [model.path] if folder is None else [model.path, folder]
-        return StageContent(stage, model.folder_name, model.paths, sources)
-
-    def restore_files(self, folder_name: str, pieces: Iterator[tuple[str, bytes]]) -> None:
-        """Store the saved model in the cache, unless it is there already, and use it.
-
-        Raises ValueError if the files are not the ones that were saved. The folder must have the name of its content:
-        otherwise it could replace another model.
-        """
-        final = cached_path(folder_name)
-        if not is_prepared(final):
-            with publish_folder(final) as new:
-                for name, piece in pieces:
-                    with (new / name).open("ab") as file:
-                        file.write(piece)
-                _check_saved(new, folder_name)
-        _check_saved(final, folder_name)
-        self.setModel(str(final))
+        """Return the instruction for all rows, as other stages do, or None if there is an ``instructionCol``."""
+        return None if self.getInstructionCol() is not None else super().choose_instruction(model)
 
     def transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Do on the driver what `transform` does."""
@@ -595,7 +420,7 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
                 "LightPipeline has only texts and therefore no instructionCol; use transform, or setInstruction"
             )
         model = self.prepare_model()
-        self._check_limits(model)
+        self.count_room(model)
         cells = [[_drop_empty(cell) for cell in rows[name]] for name in self.list_inputs()]
         encoded = load_cached(
             HostModel(str(model.path), file_state=""), choose_device(self.getDevice())
@@ -616,24 +441,6 @@ class InstructorEmbeddings(Stage, _InstructorEmbeddingsParams):
 
 def _name_embeddings(model: PreparedModel) -> str:
     return f"{model.name}-{model.hash[:16]}"
-
-
-def _check_saved(folder: Path, folder_name: str) -> None:
-    """Raise ValueError if a prepared folder does not hold what a stage saved under this name."""
-    try:
-        model = read_prepared(folder)
-        model.verify()
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"the saved model {folder_name} is not what was saved: {error}") from error
-    if model.folder_name != folder_name:
-        raise ValueError(f"the saved model {folder_name} is not what was saved: {folder} holds {model.folder_name}")
-
-
-@lru_cache  # since reading a tokenizer takes longer than a call of LightPipeline should
-def _count_instruction_tokens(tokenizer: Path, instruction: str) -> int:
-    from ..encoder import T5Tokenizer
-
-    return T5Tokenizer(tokenizer).count_instruction_tokens(instruction)
 
 
 def _drop_empty(cell: str | list[Annotation]) -> str | list[Annotation]:
