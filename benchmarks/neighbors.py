@@ -7,6 +7,8 @@ python benchmarks/neighbors.py --passages 20000 --join          # also Spark's n
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import tempfile
 import threading
 import time
@@ -39,6 +41,7 @@ def main() -> None:
     arguments.machine = common.machine()
 
     passage_count, query_count, cores = arguments.passages, arguments.queries, arguments.cores
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     peak = common.run_apart(gemm.peak, "float32", on=common.cores(1)) * 1e9
     spark = common.session(f"local[{cores}]")
     with tempfile.TemporaryDirectory() as folder:

@@ -103,6 +103,7 @@ def _spark_instructor() -> Callable[[str], Embed]:
             max_length=None,
             batch_size=None,
             long_text="truncate",
+            output_type="float",
         )
 
         def embed(texts: list[str]) -> None:

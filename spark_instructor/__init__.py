@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .encoder import InstructorModel, prepare
-    from .functions import cosine_similarity, instructor_embed, register_instructor_embed
+    from .functions import convert_vectors, cosine_similarity, instructor_embed, register_instructor_embed
     from .incremental import Changes, embed_changes, rows_to_embed
     from .milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus
     from .models.prepared import list_prepared
@@ -34,6 +34,7 @@ _MODULES = {
     "InstructorModel": "encoder",
     "LightPipeline": "stages.light_pipeline",
     "WriteCounts": "milvus",
+    "convert_vectors": "functions",
     "cosine_similarity": "functions",
     "embed_changes": "incremental",
     "instructor_embed": "functions",
@@ -60,6 +61,7 @@ __all__ = [
     "InstructorModel",
     "LightPipeline",
     "WriteCounts",
+    "convert_vectors",
     "cosine_similarity",
     "embed_changes",
     "instructor_embed",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_VECTOR = pa.list_(pa.field("element", pa.float32(), nullable=False))
+from .vectors import build_cells, build_lists
 
 
 class TextColumn:
@@ -38,17 +38,16 @@ class TextColumn:
         return of_texts
 
     def restore_rows(self, values: npt.NDArray[Any]) -> pa.Array:
-        """Take a number per text, or a vector per text, and return an array with one number, vector or list per row."""
+        """Take a number or an encoded vector per text, and return an array with one number, cell or list per row."""
         if values.ndim == 2:
-            floats = pa.array(np.ascontiguousarray(values).reshape(-1))
-            cells = _make_lists(self._is_text * values.shape[1], self._is_text, floats, _VECTOR)
+            cells = build_cells(values, self._is_text)
         else:
             numbers = np.zeros(len(self._cells), values.dtype)
             numbers[self._is_text] = values
             cells = pa.array(numbers, mask=~self._is_text)
         if self._lengths is None:
             return cells
-        return _make_lists(self._lengths, self._is_valid, cells, pa.list_(pa.field("element", cells.type)))
+        return build_lists(self._lengths, self._is_valid, cells, pa.list_(pa.field("element", cells.type)))
 
     def count_texts(self) -> npt.NDArray[np.int64]:
         """Return the number of texts in each row; a null counts as one."""
@@ -81,15 +80,6 @@ def cut_rows(costs: npt.NDArray[np.int64], limit: int, max_rows: int | None = No
         stop = min(max(fitting, start + 1), start + (max_rows or len(ends)))
         yield slice(start, stop)
         start, cost_before = stop, int(ends[stop - 1])
-
-
-def _make_lists(
-    lengths: npt.NDArray[Any], is_valid: npt.NDArray[np.bool_], values: pa.Array, type_: pa.DataType
-) -> pa.Array:
-    """Return an array of lists, which divide ``values`` among them; a list that is not valid is null."""
-    offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
-    # A null offset makes the list that starts there a null.
-    return pa.ListArray.from_arrays(pa.array(offsets, mask=np.append(~is_valid, False)), values, type=type_)
 
 
 def _to_numpy(array: pa.Array) -> npt.NDArray[Any]:

@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from pyspark.errors import AnalysisException, PySparkException
+from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
+    BinaryType,
+    ByteType,
     CharType,
     DataType,
+    DoubleType,
     FloatType,
     MapType,
     NullType,
@@ -21,8 +25,18 @@ from pyspark.sql.types import (
     VarcharType,
 )
 
+from .vectors import DIMENSION, OUTPUT_TYPE
+
 VECTOR = ArrayType(FloatType(), containsNull=False)
 """SQL type of a vector."""
+VECTOR_TYPES: dict[str, DataType] = {
+    "float": VECTOR,
+    "vector": VectorUDT(),
+    "half": BinaryType(),
+    "int8": ArrayType(ByteType(), containsNull=False),
+    "binary": BinaryType(),
+}
+"""SQL types of vectors by output type."""
 
 
 def quote_name(name: str) -> str:
@@ -126,6 +140,31 @@ def check_type(field: StructField, expected: Iterable[DataType], reader: str) ->
     if not any(is_same_type(field.dataType, type_) for type_ in types):
         wanted = " or ".join(map(_describe_type, types))
         raise ValueError(f"{reader}: column {field.name!r} is {_describe_type(field.dataType)}, expected {wanted}")
+
+
+def get_output_type(field: StructField, reader: str) -> str:
+    """Return the output type of a column of vectors, one of `OUTPUT_TYPES`.
+
+    Raises ValueError, naming the column, if it holds no vectors, and if it holds binaries but its metadata does not
+    say what they contain.
+    """
+    if is_same_type(field.dataType, ArrayType(DoubleType())):
+        return "float"
+    output_type: str | None = (field.metadata or {}).get(OUTPUT_TYPE)
+    candidates = [name for name, type_ in VECTOR_TYPES.items() if is_same_type(field.dataType, type_)]
+    if isinstance(field.dataType, BinaryType) and output_type not in candidates:
+        raise ValueError(
+            f"{reader}: column {field.name!r} is binary, and its metadata does not say whether it holds vectors of the "
+            "output type 'half' or 'binary'. If something dropped the metadata, add it: "
+            f"df.withMetadata({field.name!r}, {{'{OUTPUT_TYPE}': 'half', '{DIMENSION}': 768}})"
+        )
+    if not candidates:
+        raise ValueError(
+            f"{reader}: column {field.name!r} is {_describe_type(field.dataType)}, expected vectors: array<float>, "
+            "array<double>, or another type that InstructorEmbeddings.setOutputType gives. Take the vector of one "
+            f"annotation: F.col({quote_name(field.name)!r})[0]['embeddings']"
+        )
+    return output_type if output_type in candidates else candidates[0]
 
 
 def check_new_columns(dataset: DataFrame, names: Iterable[str], writer: str) -> None:

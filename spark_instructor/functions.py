@@ -7,10 +7,12 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from .columns import find_field
+from .columns import column, find_field
 from .provenance import check_same_model, get_provenance
 from .stages.embeddings import InstructorEmbeddings
+from .udf import convert_vectors as convert_column
 from .udf import create_expression_udf
+from .vectors import DIMENSION, OUTPUT_TYPE, OUTPUT_TYPES, describe_type
 
 _COLUMN_PARAMS = ("inputCols", "outputCol", "outputCols", "instructionCol")
 
@@ -77,13 +79,18 @@ def cosine_similarity(left: Column | str, right: Column | str, *, df: DataFrame 
         left: A column of vectors.
         right: Another column of vectors.
         df: The DataFrame that has the columns, which must be given by their names then. An expression alone does not
-            see which models embedded its columns, but the metadata in the schema of a DataFrame says so.
+            see which models embedded its columns and what their binaries contain, but the metadata in the schema of a
+            DataFrame says so.
 
     Raises ValueError if ``df`` says that different models embedded the columns. The job fails if two vectors differ in
     width.
     """
     if df is not None:
         _check_same_model(df, left, right)
+        left, right = (
+            convert_column(find_field(df, str(name), "cosine_similarity"), "float", "cosine_similarity")
+            for name in (left, right)
+        )
     if hasattr(F, "vector_cosine_similarity"):
         return F.vector_cosine_similarity(left, right)
     left, right = (F.col(vector) if isinstance(vector, str) else vector for vector in (left, right))
@@ -92,6 +99,33 @@ def cosine_similarity(left: Column | str, right: Column | str, *, df: DataFrame 
     return F.when(
         F.array_size(left) != F.array_size(right), F.raise_error("vectors of different widths").cast("float")
     ).otherwise(cosine)
+
+
+def convert_vectors(df: DataFrame, output_type: str, *, vector: str = "vector") -> DataFrame:
+    """Return a DataFrame with the vectors of a column in another output type, in the same place.
+
+    Args:
+        df: The rows, with vectors in any output type or in ``array<double>``.
+        output_type: "float", "vector", "half", "int8" or "binary"; see `InstructorEmbeddings.setOutputType`. What a
+            smaller type has lost does not come back: "float" gives the rounded vectors, and for "int8" and "binary"
+            scaled to length 1.
+        vector: Name of the column with the vectors.
+
+    Raises ValueError if the type is unknown, if the column is missing or holds no vectors, and if "binary" is asked
+    for vectors of an unknown dimension.
+    """
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(f"output_type is {output_type!r}, expected one of {', '.join(OUTPUT_TYPES)}")
+    field = find_field(df, vector, "convert_vectors")
+    metadata = {key: value for key, value in (field.metadata or {}).items() if key != OUTPUT_TYPE}
+    if output_type == "binary" and DIMENSION not in metadata:
+        raise ValueError(
+            f"convert_vectors: the metadata of column {field.name!r} does not say how many floats a vector has; add it "
+            f"with df.withMetadata({field.name!r}, {{'{DIMENSION}': 768}})"
+        )
+    converted = convert_column(field, output_type, "convert_vectors")
+    converted = converted.alias(field.name, metadata={**metadata, **describe_type(output_type)})
+    return df.select(*(converted if name == field.name else column(name) for name in df.columns))
 
 
 def _check_same_model(df: DataFrame, *vector_cols: Column | str) -> None:
@@ -121,4 +155,9 @@ def _create_udf(spark: SparkSession, **settings: Any) -> Any:
                 "the rows have their own instructions, the instructions second"
             )
     stage = InstructorEmbeddings(**settings)
+    if stage.getOutputType() != "float":
+        raise TypeError(
+            "outputType is a setting of InstructorEmbeddings: a function returns array<float>, since an expression has "
+            "no metadata to say what its vectors contain"
+        )
     return create_expression_udf(stage.ship_job(spark, stage.prepare_model()))

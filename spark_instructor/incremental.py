@@ -13,13 +13,14 @@ from typing import Any
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructType
+from pyspark.sql.types import StringType, StructField, StructType
 
 from .columns import check_new_columns, check_type, column, find_field, is_same_type, match_names, read_column
 from .files import escape_pattern
 from .models.prepared import PreparedModel
 from .models.shipping import is_connect
 from .stages.embeddings import InstructorEmbeddings
+from .vectors import OUTPUT_TYPE
 
 FINGERPRINT = "fingerprint"
 """Name of the column that identifies what determined a row's vector: the model's hash and a hash of all the rest."""
@@ -232,8 +233,13 @@ def _check_columns(before: DataFrame, after: DataFrame, target: str) -> None:
     def find_different(fields: StructType, others: StructType) -> Iterator[str]:
         for field in fields:
             matches = match_names(others.names, field.name, before.sparkSession)
-            if not matches or not is_same_type(field.dataType, others[matches[0]].dataType):
+            if not matches or not has_same_type(field, others[matches[0]]):
                 yield field.name
+
+    def has_same_type(field: StructField, other: StructField) -> bool:
+        # Two output types of vectors are binary.
+        output_types = {(one.metadata or {}).get(OUTPUT_TYPE) for one in (field, other)}
+        return is_same_type(field.dataType, other.dataType) and len(output_types) == 1
 
     different = {*find_different(before.schema, after.schema), *find_different(after.schema, before.schema)}
     if different:

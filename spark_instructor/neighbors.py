@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DoubleType, FloatType, LongType, StructField, StructType
+from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
-from .columns import VECTOR, check_type, column, find_field, match_names
+from .columns import column, find_field, get_output_type, match_names
 from .provenance import check_same_model, get_provenance
-from .top_k import METRICS, TopK, find_similar_pairs, read_vectors
+from .top_k import METRICS, TopK, find_similar_pairs, read_vectors, take_rows
 from .udf import on_executor
 
 RANK, SCORE = "rank", "score"
@@ -46,9 +46,9 @@ def nearest(
     several passes over the passages. Write the vectors to a table first: otherwise each pass embeds the passages again.
 
     Args:
-        queries: The queries, with a vector in ``array<float>`` or ``array<double>``. They must fit in the memory of
-            the driver.
-        passages: The rows to search in, with a vector of the same width.
+        queries: The queries, with vectors in any type that `InstructorEmbeddings` gives, or in ``array<double>``. They
+            must fit in the memory of the driver.
+        passages: The rows to search in, with vectors of the same dimension. Their type may be another one.
         k: The maximum number of passages per query. A query gets fewer if there are fewer passages.
         query_vector: Name of the column with the vectors of the queries.
         passage_vector: Name of the column with the vectors of the passages.
@@ -92,7 +92,7 @@ def nearest(
         owners |= {field.name: owner for field in fields}
 
     schema = StructType([*query_fields, *passage_fields]).add(SCORE, FloatType()).add(_QUERY, LongType())
-    arguments = {"k": k, "metric": metric, "query_vector": asked.name, "passage_vector": searched.name}
+    arguments = {"k": k, "metric": metric, "asked": _describe_vectors(asked), "searched": _describe_vectors(searched)}
     hits = [
         passages.mapInArrow(
             on_executor("neighbors.find_hits", {**arguments, "first_query": first, "queries": streams}), schema
@@ -114,7 +114,7 @@ def near_duplicates(df: DataFrame, threshold: float, *, key: str, vector: str = 
     twice, once to count its rows; write the vectors to a table first.
 
     Args:
-        df: The rows, with a vector in ``array<float>`` or ``array<double>``.
+        df: The rows, with vectors in any type that `InstructorEmbeddings` gives, or in ``array<double>``.
         threshold: The minimum cosine similarity, -1 to 1. Scores are rounded like float32, so use 0.999999 rather than
             1 to find equal texts.
         key: Name of a column that identifies a row.
@@ -141,7 +141,12 @@ def near_duplicates(df: DataFrame, threshold: float, *, key: str, vector: str = 
     )
     grouped = rows.repartition(blocks * (blocks + 1) // 2, _PAIR).sortWithinPartitions(_PAIR)
     schema = StructType([StructField(name, key_field.dataType) for name in (LEFT, RIGHT)]).add(SCORE, FloatType())
-    arguments = {"key": key_field.name, "vector": vector_field.name, "blocks": blocks, "threshold": threshold}
+    arguments = {
+        "key": key_field.name,
+        "vectors": _describe_vectors(vector_field),
+        "blocks": blocks,
+        "threshold": threshold,
+    }
     return grouped.mapInArrow(on_executor("neighbors.find_pairs", arguments), schema)
 
 
@@ -149,22 +154,25 @@ def find_hits(arguments: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> I
     """Do what a task does for `nearest`: yield the best rows of its partition for each query."""
     if not arguments["queries"]:
         return
-    query_vector, passage_vector, metric = (arguments[name] for name in ("query_vector", "passage_vector", "metric"))
+    asked, searched, metric = (arguments[name] for name in ("asked", "searched", "metric"))
     queries = pa.concat_tables(pa.ipc.open_stream(stream).read_all() for stream in arguments["queries"])
     (query_batch,) = queries.combine_chunks().to_batches()
-    vectors, query_rows = read_vectors(query_batch, query_vector, metric)
+    vectors, query_rows = read_vectors(query_batch.column(asked["name"]), **asked, metric=metric)
     top = TopK(vectors, arguments["k"])
     for batch in batches:
-        vectors, rows = read_vectors(batch, passage_vector, metric)
-        top.add(vectors, pa.Table.from_batches([batch]).drop([passage_vector]).take(pa.array(rows)))
+        vectors, rows = read_vectors(batch.column(searched["name"]), **searched, metric=metric)
+        top.add(vectors, take_rows(batch, searched["name"], rows))
     if top.rows is not None:
         query_of = query_rows[top.query_of]
-        found = queries.drop([query_vector]).take(pa.array(query_of))
-        for name, values in zip(top.rows.column_names, top.rows.columns, strict=True):
-            found = found.append_column(name, values)
-        found = found.append_column(SCORE, pa.array(top.scores))
-        found = found.append_column(_QUERY, pa.array(query_of + arguments["first_query"]))
-        yield from found.combine_chunks().to_batches(_ROWS_PER_BATCH)
+        found_queries = take_rows(query_batch, asked["name"], query_of)
+        columns = {
+            name: values
+            for rows, vector in ((found_queries, asked["name"]), (top.rows, searched["name"]))
+            for name, values in zip(rows.column_names, rows.columns, strict=True)
+            if name != vector
+        }
+        columns |= {SCORE: pa.array(top.scores), _QUERY: pa.array(query_of + arguments["first_query"])}
+        yield from pa.table(columns).combine_chunks().to_batches(_ROWS_PER_BATCH)
 
 
 def find_pairs(arguments: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -172,9 +180,10 @@ def find_pairs(arguments: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> 
 
     The rows come sorted by pair of blocks.
     """
+    described = arguments["vectors"]
     for pair, runs in groupby(_split_into_runs(batches), itemgetter(0)):
         (batch,) = pa.Table.from_batches([run for _, run in runs]).combine_chunks().to_batches()
-        vectors, rows = read_vectors(batch, arguments["vector"], "cosine")
+        vectors, rows = read_vectors(batch.column(described["name"]), **described, metric="cosine")
         keys = batch.column(arguments["key"]).take(pa.array(rows))
         block_of = batch.column(_BLOCK).to_numpy()[rows]
         first, second = divmod(pair, arguments["blocks"])
@@ -198,8 +207,13 @@ def serialize(_: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> Iterator[
 def _split_fields(df: DataFrame, vector: str, reader: str) -> tuple[StructField, list[StructField]]:
     """Return the field of the vectors and the other fields; raise ValueError if there are no vectors."""
     vector_field = find_field(df, vector, reader)
-    check_type(vector_field, [VECTOR, ArrayType(DoubleType())], reader)
+    get_output_type(vector_field, reader)
     return vector_field, [field for field in df.schema.fields if field.name != vector_field.name]
+
+
+def _describe_vectors(field: StructField) -> dict[str, Any]:
+    """Return what `read_vectors` has to know about a column."""
+    return {"name": field.name, "metadata": dict(field.metadata or {})}
 
 
 def _collect_passes(queries: DataFrame) -> list[tuple[int, list[bytes]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ import pyarrow.dataset as ds
 from .incremental import FINGERPRINT, get_fingerprint_prefix
 from .models.prepared import PreparedModel
 from .provenance import get_provenance
-from .top_k import TopK
+from .top_k import TopK, read_vectors, take_rows
+from .vectors import OUTPUT_TYPE
 
 _SPARK_SCHEMA = b"org.apache.spark.sql.parquet.row.metadata"
 
@@ -44,25 +46,21 @@ def open_parquet(path: str, vector_col: str) -> ds.Dataset:
         names = ", ".join(map(repr, dataset.schema.names)) or "no columns"
         raise ValueError(f"{path} has no column {vector_col!r}; it has {names}")
     type_ = dataset.schema.field(vector_col).type
-    if not (_is_list(type_) and pa.types.is_floating(type_.value_type)):
-        raise ValueError(f"the column {vector_col!r} of {path} is {type_}, expected vectors: lists of floats")
+    if not _holds_vectors(type_, read_metadata(dataset, vector_col)):
+        raise ValueError(f"the column {vector_col!r} of {path} is {type_}, expected vectors, such as lists of floats")
     return dataset
 
 
-def read_provenance(dataset: ds.Dataset, vector_col: str) -> dict[str, str]:
-    """Return what `InstructorEmbeddings` wrote about its model into the metadata of a column.
-
-    The keys are model, revision, precision, instruction and hash, as far as they are known. The dict is empty if
-    something else wrote the column.
-    """
+def read_metadata(dataset: ds.Dataset, vector_col: str) -> dict[str, Any]:
+    """Return the metadata that Spark wrote for a column; the dict is empty if something else wrote the file."""
     schema = json.loads((dataset.schema.metadata or {}).get(_SPARK_SCHEMA, b'{"fields": []}'))
-    metadata = {field["name"]: field["metadata"] for field in schema["fields"]}
-    return get_provenance(metadata.get(vector_col))
+    metadata: dict[str, Any] = {field["name"]: field["metadata"] for field in schema["fields"]}.get(vector_col, {})
+    return metadata
 
 
 def check_model(dataset: ds.Dataset, vector_col: str, model: PreparedModel, path: str | Path) -> None:
     """Raise ValueError if a model did not embed all vectors of a column."""
-    provenance = read_provenance(dataset, vector_col)
+    provenance = get_provenance(read_metadata(dataset, vector_col))
     if provenance.get("hash", model.hash) != model.hash:
         raise ValueError(
             f"{path} was embedded with {provenance['model']} in {provenance['precision']}, and {model.name} in "
@@ -78,35 +76,38 @@ def check_model(dataset: ds.Dataset, vector_col: str, model: PreparedModel, path
 def find_nearest(dataset: ds.Dataset, vector_col: str, query: npt.NDArray[np.float32], k: int) -> list[Hit]:
     """Return the ``k`` rows whose vectors are most similar to a query, best first.
 
-    Null vectors, and vectors that contain a null or NaN, are ignored.
+    Null vectors and vectors of zeros are ignored. Only one record batch is in memory at a time.
 
-    ``query`` is a unit vector, float32 (dimension,). Only one record batch is in memory at a time.
+    Args:
+        dataset: The rows.
+        vector_col: The column of the vectors, in any output type.
+        query: A unit vector, float32 (dimension,).
+        k: The maximum number of rows.
 
-    Raises ValueError if the vectors and the query differ in width.
+    Raises ValueError if the vectors and the query differ in width, and if a vector contains NaN, infinity or null.
     """
     top = TopK(query[None], k)
+    metadata = read_metadata(dataset, vector_col)
     for batch in dataset.to_batches():
-        batch = batch.filter(batch.column(vector_col).is_valid())
-        widths = pc.unique(pc.list_value_length(batch.column(vector_col))).to_pylist()
-        if not widths:
-            continue
-        if widths != [len(query)]:
-            found = " or ".join(map(str, sorted(widths)))
+        vectors, rows = read_vectors(batch.column(vector_col), metadata, vector_col, "cosine")
+        if len(vectors) and vectors.shape[1] != len(query):
             raise ValueError(
-                f"the vectors of {vector_col!r} have {found} floats and those of the model {len(query)}: "
+                f"the vectors of {vector_col!r} have {vectors.shape[1]} floats and those of the model {len(query)}: "
                 "pass the --model that embedded them"
             )
-        vectors = batch.column(vector_col).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-        is_complete = ~np.isnan(vectors).any(axis=1)
-        vectors, batch = vectors[is_complete], batch.filter(pa.array(is_complete))
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        # A record batch itself cannot drop columns before pyarrow 16.
-        top.add(vectors, pa.Table.from_batches([batch]).drop([vector_col]))
-    return [] if top.rows is None else list(map(Hit, top.scores.tolist(), top.rows.to_pylist()))
+        top.add(vectors, take_rows(batch, vector_col, rows))
+    found = [] if top.rows is None else top.rows.to_pylist()
+    for row in found:
+        del row[vector_col]
+    return list(map(Hit, top.scores.tolist(), found))
 
 
-def _is_list(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+def _holds_vectors(type_: pa.DataType, metadata: Mapping[str, Any]) -> bool:
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        return bool(pa.types.is_floating(type_.value_type) or pa.types.is_int8(type_.value_type))
+    if pa.types.is_struct(type_):  # a pyspark.ml vector
+        return {"type", "values"} <= {field.name for field in type_}
+    return bool(pa.types.is_binary(type_) and OUTPUT_TYPE in metadata)
 
 
 def _list_prefixes(dataset: ds.Dataset) -> set[str]:

@@ -5,12 +5,14 @@ This module needs only numpy and pyarrow. The driver uses it for a Parquet folde
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from .vectors import decode_vectors
 
 METRICS = ("cosine", "inner_product")
 """How two vectors are compared. For unit vectors, both give the same score."""
@@ -20,22 +22,16 @@ _SCORES_PER_BLOCK = 1 << 22
 
 
 def read_vectors(
-    batch: pa.RecordBatch, name: str, metric: str
+    cells: pa.Array, metadata: Mapping[str, Any], name: str, metric: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the vectors of a column that can be compared, float32 (rows, dimension), and the indices of their rows.
+    """Return the vectors of a column that can be compared, float32 (vectors, dimension), and the indices of their rows.
 
     Null vectors are left out, and so are vectors of zeros if the metric is the cosine, which does not exist for them.
-    For the cosine, the vectors are scaled to length 1.
+    For the cosine, the vectors are scaled to length 1. ``metadata`` is that of the column; see `decode_vectors`.
 
     Raises ValueError, naming the column, if the vectors differ in width or contain NaN, infinity or null.
     """
-    rows = np.flatnonzero(batch.column(name).is_valid().to_numpy(zero_copy_only=False))
-    cells = batch.column(name).take(pa.array(rows))
-    widths = pc.list_value_length(cells).unique().to_pylist()
-    if len(widths) > 1:
-        raise ValueError(f"column {name!r} has vectors of different widths: {', '.join(map(str, sorted(widths)))}")
-    floats = cells.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    vectors = floats.reshape(len(rows), *widths) if widths else np.empty((0, 0), np.float32)
+    vectors, rows = decode_vectors(cells, metadata, name)
     norms = np.linalg.norm(vectors, axis=1)
     if not np.isfinite(norms).all():
         raise ValueError(f"column {name!r} has a vector that contains NaN, infinity or null")
@@ -43,6 +39,16 @@ def read_vectors(
         vectors, rows, norms = vectors[norms > 0], rows[norms > 0], norms[norms > 0]
         vectors = vectors / norms[:, None]
     return vectors, rows
+
+
+def take_rows(batch: pa.RecordBatch, vector_col: str, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """Return some rows of a batch, with nulls in place of the vectors.
+
+    The column stays, since Arrow forgets the number of rows of a table without columns.
+    """
+    table = pa.Table.from_batches([batch])
+    index = table.schema.get_field_index(vector_col)
+    return table.set_column(index, vector_col, pa.nulls(batch.num_rows)).take(pa.array(rows))
 
 
 class TopK:

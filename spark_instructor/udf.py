@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import (
@@ -20,10 +21,11 @@ from pyspark.sql.types import (
     DataType,
     DoubleType,
     IntegerType,
+    StructField,
     StructType,
 )
 
-from .columns import VECTOR
+from .columns import VECTOR, VECTOR_TYPES, column, get_output_type, is_same_type
 from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_result
 
 _arrow_udf: Any = getattr(F, "arrow_udf", None)
@@ -128,12 +130,59 @@ def create_expression_udf(job: Job) -> Any:
     return pandas_udf(embed_series, VECTOR)  # type: ignore[call-overload]
 
 
+def convert_vectors(field: StructField, output_type: str, reader: str) -> Column:
+    """Return the vectors of a column in another output type.
+
+    Raises ValueError, naming the column, if it holds no vectors; see `get_output_type`.
+    """
+    vectors, found = column(field.name), get_output_type(field, reader)
+    if found == "vector":
+        vectors, found = to_floats(vectors), "float"
+    elif is_same_type(field.dataType, ArrayType(DoubleType())):
+        vectors = vectors.cast("array<float>")
+    encoded_type = "float" if output_type == "vector" else output_type
+    if found != encoded_type:
+        vectors = _create_conversion_udf(field, encoded_type)(vectors)
+    return to_ml_vector(vectors) if output_type == "vector" else vectors
+
+
+def to_ml_vector(floats: Column) -> Column:
+    """Return the pyspark.ml vector of an array of floats, or null for null."""
+    from pyspark.ml.functions import array_to_vector  # on 3.5 this needs a session, as it looks up the JVM
+
+    # array_to_vector fails on null, and `when` does not prevent the call.
+    return F.when(floats.isNotNull(), array_to_vector(F.coalesce(floats, F.array().cast("array<float>"))))
+
+
+def to_floats(vector: Column) -> Column:
+    """Return the array of floats of a pyspark.ml vector, or null for null."""
+    from pyspark.ml.functions import array_to_vector, vector_to_array
+
+    no_floats = array_to_vector(F.array().cast("array<float>"))  # for the same reason
+    return F.when(vector.isNotNull(), vector_to_array(F.coalesce(vector, no_floats), "float32"))
+
+
+def _create_conversion_udf(field: StructField, output_type: str) -> Any:
+    arguments = {"metadata": dict(field.metadata or {}), "name": field.name, "output_type": output_type}
+    call = on_executor("worker.convert_series" if _arrow_udf is None else "worker.convert_arrays", arguments)
+
+    def convert_arrays(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        return call(batches)
+
+    def convert_series(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        return call(batches)
+
+    if _arrow_udf is not None:
+        return _arrow_udf(convert_arrays, VECTOR_TYPES[output_type])
+    return pandas_udf(convert_series, VECTOR_TYPES[output_type])  # type: ignore[call-overload]
+
+
 def create_result_type(job: Job, has_null_texts: Iterable[bool]) -> StructType:
     """Return the SQL type of what `worker.embed_structs` returns.
 
     ``has_null_texts`` says for each input column whether an array of its texts may contain nulls.
     """
-    types: dict[str, DataType] = {VECTORS: VECTOR}
+    types: dict[str, DataType] = {VECTORS: VECTOR_TYPES[job.output_type]}
     if job.with_counts:
         types |= {TOKENS: IntegerType(), TRUNCATED: BooleanType()}
     result = StructType()

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from .arrays import TextColumn, count_elements, cut_rows, is_nested
 from .models.host_cache import HostModel, ModelLocation, locate_model
+from .vectors import build_cells, decode_vectors, encode_vectors
 
 if TYPE_CHECKING:
     from .encoder import InstructorModel
@@ -55,6 +56,8 @@ class Job:
     batch_size: int | None
     """Maximum number of texts per forward pass; None for no maximum."""
     long_text: str
+    output_type: str
+    """How the vectors are encoded; see `encode_vectors`."""
 
 
 def name_result(name: str, index: int) -> str:
@@ -114,6 +117,19 @@ def embed_series(
     return (piece.to_pandas() for vectors in embed_arrays(arguments, arrays) for piece in _cut_for_pandas(vectors))
 
 
+def convert_arrays(arguments: dict[str, Any], batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    """Convert cells of vectors to another output type; a null stays a null."""
+    for cells in batches:
+        vectors, rows = decode_vectors(cells, arguments["metadata"], arguments["name"])
+        yield build_cells(encode_vectors(vectors, arguments["output_type"]), np.isin(np.arange(len(cells)), rows))
+
+
+def convert_series(arguments: dict[str, Any], batches: Iterator[pd.Series[Any]]) -> Iterator[pd.Series[Any]]:
+    """Do what `convert_arrays` does, for a pandas UDF."""
+    arrays = (piece for batch in batches for piece in _cut_for_pandas(_to_arrow(batch)))
+    return (cells.to_pandas() for cells in convert_arrays(arguments, arrays))
+
+
 def embed_columns(model: InstructorModel, job: Job, columns: Sequence[pa.Array]) -> Iterator[pa.StructArray]:
     """Embed the columns of a batch; see `embed_structs`."""
     text_columns = [TextColumn(column) for column in columns[: len(job.nested)]]
@@ -139,7 +155,7 @@ def _embed_rows(model: InstructorModel, job: Job, columns: Sequence[pa.Array]) -
         long_text=job.long_text,
         batch_size=job.batch_size,
     )
-    values: dict[str, npt.NDArray[Any]] = {VECTORS: encoded.vectors}
+    values: dict[str, npt.NDArray[Any]] = {VECTORS: encode_vectors(encoded.vectors, job.output_type)}
     if job.with_counts:
         values |= {TOKENS: encoded.tokens, TRUNCATED: encoded.truncated}
     fields: dict[str, pa.Array] = {}
@@ -179,12 +195,19 @@ def _to_arrow(column: pd.Series[Any] | pd.DataFrame, type_: pa.DataType | None =
 def _cut_for_pandas(array: pa.Array) -> Iterator[pa.Array]:
     """Cut a result into small pieces, because pyspark makes Python objects of the numbers of a pandas result."""
     fields = array.flatten() if pa.types.is_struct(array.type) else [array]
-    vectors = [field for field in fields if is_nested(field.type)]
     texts = [
-        count_elements(field) if is_nested(field.type.value_type) else np.ones(len(field), np.int64)
-        for field in vectors
+        count_elements(field)
+        if is_nested(field.type) and _is_cell(field.type.value_type)
+        else np.ones(len(field), np.int64)
+        for field in fields
+        if _is_cell(field.type)
     ]
     return (array[rows] for rows in cut_rows(np.sum(texts, axis=0), _TEXTS_PER_PANDAS_PIECE))
+
+
+def _is_cell(type_: pa.DataType) -> bool:
+    """Return whether an Arrow type may be that of a vector, or of several."""
+    return is_nested(type_) or bool(pa.types.is_binary(type_))
 
 
 _models: OrderedDict[tuple[HostModel, str], InstructorModel] = OrderedDict()

@@ -12,10 +12,11 @@ def run_search(arguments: argparse.Namespace) -> None:
     from ..encoder import InstructorModel
     from ..models.prepared import is_prepared
     from ..models.registry import find_checkpoint
-    from ..search import check_model, find_nearest, open_parquet, read_provenance
+    from ..provenance import get_provenance
+    from ..search import check_model, find_nearest, open_parquet, read_metadata
 
     dataset = open_parquet(arguments.input, arguments.vector_col)
-    provenance = read_provenance(dataset, arguments.vector_col)
+    provenance = get_provenance(read_metadata(dataset, arguments.vector_col))
     name = arguments.model or provenance.get("model")
     if name is None:
         raise ValueError(f"{arguments.input} does not say which model embedded it; pass --model")

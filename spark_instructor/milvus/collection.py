@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..columns import find_field, quote_name, read_column, to_plain_type
+from ..columns import find_field, read_column, to_plain_type
+from ..udf import convert_vectors
 from .client import import_pymilvus
 from .provenance import create_properties
 from .rows import MAX_STRING_BYTES
@@ -21,7 +22,6 @@ _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _FieldTypes = dict[str, tuple[str, ...]]
 _INTEGERS = ("INT8", "INT16", "INT32", "INT64")
 _KEYS: _FieldTypes = {"string": ("VARCHAR",), **dict.fromkeys(("tinyint", "smallint", "int", "bigint"), ("INT64",))}
-_VECTORS = ("array<float>", "array<double>")
 _PAYLOADS: _FieldTypes = {
     "string": ("VARCHAR",),
     "tinyint": _INTEGERS,
@@ -39,7 +39,7 @@ def select_columns(
 ) -> tuple[DataFrame, StructField]:
     """Select the columns to write, ids and vectors first, and return them with the field of the vectors in ``df``.
 
-    Ids become bigint or string, and vectors arrays of floats.
+    Ids become bigint or string, and vectors of all output types arrays of floats.
 
     Raises ValueError if a column is missing, has another type or a name that Milvus does not accept.
     """
@@ -49,26 +49,19 @@ def select_columns(
     fields = [find_field(df, name, "write_to_milvus") for name in names]
     if len({field.name for field in fields}) < len(fields):
         raise ValueError(f"write_to_milvus: a column is named twice among {', '.join(names)}")
-    for field, types in zip(fields, [_KEYS, _VECTORS, *[_PAYLOADS] * len(payload_cols)], strict=True):
+    vector = convert_vectors(fields[1], "float", "write_to_milvus")
+    for field, types in zip(fields, [_KEYS, None, *[_PAYLOADS] * len(payload_cols)], strict=True):
         found = to_plain_type(field.dataType).simpleString()
-        if found not in types:
-            hint = (
-                f". Take the vector of one annotation: F.col({quote_name(field.name)!r})[0]['embeddings']; convert "
-                "a pyspark.ml vector with pyspark.ml.functions.vector_to_array"
-                if types is _VECTORS
-                else ""
-            )
-            raise ValueError(
-                f"write_to_milvus: column {field.name!r} is {found[:80]}, expected {' or '.join(types)}{hint}"
-            )
+        if types is not None and found not in types:
+            raise ValueError(f"write_to_milvus: column {field.name!r} is {found[:80]}, expected {' or '.join(types)}")
         if not _FIELD_NAME.fullmatch(field.name):
             raise ValueError(
                 f"write_to_milvus: Milvus accepts no field named {field.name!r} (only letters, digits and _): rename "
                 "the column"
             )
     key_type = "string" if to_plain_type(fields[0].dataType).simpleString() == "string" else "bigint"
-    key, vector, *payload = map(read_column, fields)
-    selected = [key.cast(key_type), vector.cast("array<float>"), *payload]
+    key, *payload = map(read_column, [fields[0], *fields[2:]])
+    selected = [key.cast(key_type), vector, *payload]
     rows = df.select(*(expression.alias(name) for expression, name in zip(selected, names, strict=True)))
     return rows, fields[1]
 
@@ -135,7 +128,7 @@ def check_fields(
         )
 
     key, vector, *payload = columns
-    vectors: _FieldTypes = dict.fromkeys(_VECTORS, (vector_type,))
+    vectors: _FieldTypes = {"array<float>": (vector_type,)}
     types_of_columns = [_KEYS, vectors, *[_PAYLOADS] * len(payload)]
     for column_field, types in zip(columns, types_of_columns, strict=True):
         name, type_ = column_field.name, column_field.dataType.simpleString()

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ..vectors import decode_vectors
 from .client import connect, import_pymilvus, is_permanent, retry
 from .rows import RowCheck, split_batch
-from .vectors import convert_vectors, to_matrix
+from .vectors import convert_vectors
 
 MAX_REQUEST_BYTES = 1 << 25
 """Half of what servers accept by default."""
@@ -69,8 +70,12 @@ class Target:
         """Yield the rows in the form that pymilvus takes."""
         names = batch.schema.names
         ids, vectors, *payload = batch.columns
-        converted = convert_vectors(to_matrix(vectors, self.check.dimension), self.vector_type)
-        columns = [ids.to_pylist(), converted, *(values.to_pylist() for values in payload)]
+        matrix, _ = decode_vectors(vectors, {}, names[1])
+        columns = [
+            ids.to_pylist(),
+            convert_vectors(matrix, self.vector_type),
+            *(values.to_pylist() for values in payload),
+        ]
         return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 

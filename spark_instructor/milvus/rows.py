@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrays import count_elements, cut_rows, is_nested
-from .vectors import to_matrix
+from ..vectors import decode_vectors
 
 MAX_STRING_BYTES = 65_535
 """Maximum number of bytes of a string field in Milvus."""
@@ -57,7 +57,7 @@ class RowCheck:
         problems = np.full(batch.num_rows, "", object)
         widths = pc.list_value_length(vectors).to_numpy(zero_copy_only=False)
         fitting = np.flatnonzero(widths == self.dimension)
-        matrix = to_matrix(vectors.take(pa.array(fitting)), self.dimension)
+        matrix, _ = decode_vectors(vectors.take(pa.array(fitting)), {}, name)
         problems[fitting[~matrix.any(axis=1)]] = f"{name!r} is zero, so it has no direction"
         problems[fitting[~np.isfinite(matrix).all(axis=1)]] = f"{name!r} contains NaN, an infinity or null"
         for row in np.flatnonzero(widths != self.dimension):

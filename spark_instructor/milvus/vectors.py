@@ -1,4 +1,4 @@
-"""The vectors of Arrow columns and of an encoder in the form that each type of vector field takes."""
+"""Vectors in the form that each type of vector field takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+
+from ..vectors import encode_vectors
 
 VECTOR_TYPES = ("FLOAT_VECTOR", "FLOAT16_VECTOR", "BFLOAT16_VECTOR", "INT8_VECTOR", "BINARY_VECTOR")
 """The types of vector fields that can hold an embedding, by their names in ``pymilvus.DataType``."""
@@ -19,21 +20,14 @@ def check_vector_type(vector_type: str) -> None:
         raise ValueError(f"vector_type is {vector_type!r}, expected one of {', '.join(VECTOR_TYPES)}")
 
 
-def to_matrix(vectors: pa.ListArray, width: int) -> npt.NDArray[np.float32]:
-    """Return vectors of one width as float32 (n, width); a null among the floats becomes NaN."""
-    matrix: npt.NDArray[np.float32] = vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    return matrix
-
-
 def convert_vectors(matrix: npt.NDArray[np.float32], vector_type: str) -> Sequence[Any]:
     """Return a vector per row of a matrix, as pymilvus takes it for a field of a type, to store or to search.
 
     Args:
         matrix: The vectors, float32 (n, dimension).
         vector_type: One of `VECTOR_TYPES`. FLOAT_VECTOR keeps the floats, bit for bit; FLOAT16_VECTOR and
-            BFLOAT16_VECTOR round each float to the nearest. INT8_VECTOR multiplies each vector so that its greatest
-            float becomes 127 or -127, and rounds to whole numbers, which keeps its direction but not its length.
-            BINARY_VECTOR keeps one bit per float: whether it is positive.
+            BFLOAT16_VECTOR round each float to the nearest. INT8_VECTOR and BINARY_VECTOR are "int8" and "binary" of
+            `encode_vectors`.
 
     Returns:
         For BFLOAT16_VECTOR and BINARY_VECTOR the bytes of each vector, because numpy has no such type; otherwise an
@@ -46,8 +40,7 @@ def convert_vectors(matrix: npt.NDArray[np.float32], vector_type: str) -> Sequen
         # The upper half of a float32, rounded to the nearest, and to an even number if two are equally near.
         return [row.tobytes() for row in ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")]
     if vector_type == "INT8_VECTOR":
-        greatest = np.abs(matrix).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
-        return list(np.rint(matrix * (127 / greatest)).astype(np.int8))
+        return list(encode_vectors(matrix, "int8"))
     if vector_type == "BINARY_VECTOR":
-        return [row.tobytes() for row in np.packbits(matrix > 0, axis=1)]
+        return [row.tobytes() for row in encode_vectors(matrix, "binary")]
     return list(matrix)

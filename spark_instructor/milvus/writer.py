@@ -81,7 +81,8 @@ def write_to_milvus(
         uri: Address of a server ("http://host:19530"), or path of a milvus-lite file ("./vectors.db").
         collection: Name of the collection.
         id_col: Column of the primary key: integers or strings.
-        vector_col: Column of the vectors: ``array<float>``, or ``array<double>``, which is rounded to floats.
+        vector_col: Column of the vectors, in any type that `InstructorEmbeddings` gives or in ``array<double>``. They
+            are converted to floats, and then to ``vector_type``.
         payload_cols: Other columns to write: strings of up to 65,535 bytes, numbers and booleans.
         token: Token for ``MilvusClient``.
         db_name: Name of the database for ``MilvusClient``.

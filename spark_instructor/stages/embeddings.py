@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pyspark import keyword_only
+from pyspark.ml.linalg import Vectors
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
@@ -20,6 +23,7 @@ from ..models.registry import KnownModel
 from ..models.shipping import is_local
 from ..provenance import PROVENANCE
 from ..udf import create_stage_udf
+from ..vectors import DIMENSION, OUTPUT_TYPES, describe_type, encode_vectors
 from ..worker import TOKENS, TRUNCATED, Job, choose_device, load_cached
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, TEXT
@@ -54,6 +58,12 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
         "what to do with a text over the token limit: truncate it, or average over windows",
         OneOf("longText", LONG_TEXT),
     )
+    outputType: Param[str] = Param(
+        Params._dummy(),
+        "outputType",
+        f"what a vector of a string column contains: {', '.join(OUTPUT_TYPES)}",
+        OneOf("outputType", OUTPUT_TYPES),
+    )
     dimension: Param[int] = Param(
         Params._dummy(), "dimension", "width of the vectors, which the checkpoint determines", AtLeast("dimension", 1)
     )
@@ -72,6 +82,7 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
         self._setDefault(
             device="auto",
             longText="truncate",
+            outputType="float",
             caseSensitive=False,
             lazyAnnotator=False,
         )
@@ -126,6 +137,19 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
         """Return what to do with a text over the token limit."""
         return self.getOrDefault(self.longText)
 
+    def setOutputType(self: Self, value: str) -> Self:
+        """Set what the vectors of string columns contain.
+
+        "float" gives ``array<float>``, and "vector" the pyspark.ml vectors that the estimators of Spark ML read. The
+        others take less space: "half" (float16, ``binary``), "int8" (``array<tinyint>``) and "binary" (one bit per
+        float, ``binary``). Raises ValueError for another type.
+        """
+        return self._set(outputType=value)
+
+    def getOutputType(self) -> str:
+        """Return what the vectors of string columns contain."""
+        return self.getOrDefault(self.outputType)
+
     def setStorageRef(self: Self, value: str) -> Self:
         """Set the name of the embeddings, which the metadata of the output column contains as ``ref``."""
         return self._set(storageRef=value)
@@ -164,7 +188,7 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
     - Annotations of type document give annotations of type sentence_embeddings, as in Spark NLP's stage of this
       name. Annotations with an empty result are omitted.
     - A string column gives ``array<float>``, and an ``array<string>`` column gives ``array<array<float>>``. A null
-      gives a null, and "" gives the vector of the instruction alone.
+      gives a null, and "" gives the vector of the instruction alone. ``outputType`` selects another type of vector.
 
     The vectors are unit vectors of `getDimension` floats. One column goes from ``inputCols`` to ``outputCol``; several
     columns go to as many ``outputCols`` and are computed together. A text over ``maxSentenceLength`` tokens is
@@ -179,10 +203,10 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
     filter on other columns before the embedding even if the filter comes after this stage, and an action that does not
     need the output, such as `count`, embeds nothing.
 
-    `transform` raises ValueError on the driver if a column is missing or has the wrong type or annotatorType, if an
-    output column exists already, if the numbers of input and output columns differ, if the token limit is greater
-    than that of the checkpoint, and if the instruction leaves no room for a text. It also raises what
-    `InstructorModel.from_pretrained` raises.
+    `transform` raises ValueError on the driver if a column is missing or has the wrong type or annotatorType, if
+    ``outputType`` is set for annotations, if an output column exists already, if the numbers of input and output
+    columns differ, if the token limit is greater than that of the checkpoint, and if the instruction leaves no room
+    for a text. It also raises what `InstructorModel.from_pretrained` raises.
     """
 
     output_kinds: ClassVar = {TEXT: PLAIN_VECTORS, DOCUMENT: SENTENCE_EMBEDDINGS}
@@ -203,6 +227,7 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         precision: str | None = None,
         device: str | None = None,
         longText: str | None = None,
+        outputType: str | None = None,
         sharedFolder: str | None = None,
         dimension: int | None = None,
         storageRef: str | None = None,
@@ -304,14 +329,15 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         rows = rows.select("*", F.explode(F.array(F.lit(True))).alias(once))
         if observation is not None:
             rows = rows.observe(observation, *sum_metrics(fields, column(result)))
-        metadata = {
-            "dimension": model.dimension,
+        metadata: dict[str, Any] = {
+            DIMENSION: model.dimension,
             "ref": self._get(self.storageRef) or _name_embeddings(model),
+            **describe_type(self.getOutputType()),
             PROVENANCE: self._describe_provenance(model),
         }
         added = {
             output: (
-                build_output(field, column(result), column(once), i),
+                build_output(field, column(result), column(once), i, self.getOutputType()),
                 {**({"annotatorType": SENTENCE_EMBEDDINGS} if is_annotations(field) else {}), **metadata},
             )
             for i, (field, output) in enumerate(zip(fields, outputs, strict=True))
@@ -356,6 +382,11 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
             check_type(field, [StringType(), ArrayType(StringType()), ANNOTATIONS], stage)
             if is_annotations(field):
                 check_annotator_type(field, (DOCUMENT,), stage)
+                if self.getOutputType() != "float":
+                    raise ValueError(
+                        f"{stage}: column {field.name!r} holds annotations, whose embeddings are floats in Spark NLP's "
+                        f"schema; outputType {self.getOutputType()!r} needs a string column"
+                    )
         instruction_col = self.getInstructionCol()
         if instruction_col is not None:
             check_type(find_field(dataset, instruction_col, stage), [StringType()], stage)
@@ -407,6 +438,8 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
             max_length=self._get(self.maxSentenceLength),
             batch_size=self.getBatchSize(),
             long_text=self.getLongText(),
+            # Spark makes pyspark.ml vectors from floats.
+            output_type="float" if self.getOutputType() == "vector" else self.getOutputType(),
         )
 
     def choose_instruction(self, model: PreparedModel) -> str | None:
@@ -431,7 +464,8 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
             long_text=self.getLongText(),
             batch_size=self.getBatchSize(),
         )
-        results = zip(encoded.vectors.tolist(), encoded.tokens.tolist(), encoded.truncated.tolist(), strict=True)
+        vectors = _list_vectors(encoded.vectors, self.getOutputType())
+        results = zip(vectors, encoded.tokens.tolist(), encoded.truncated.tolist(), strict=True)
         added = {
             output: [_build_cell(cell, results) for cell in column_cells]
             for output, column_cells in zip(self.list_outputs(), cells, strict=True)
@@ -452,7 +486,15 @@ def _list_results(cell: str | list[Annotation]) -> list[str]:
     return [annotation.result for annotation in cell] if isinstance(cell, list) else [cell]
 
 
-def _build_cell(cell: str | list[Annotation], results: Iterator[tuple[list[float], int, bool]]) -> list[Any]:
+def _list_vectors(matrix: npt.NDArray[np.float32], output_type: str) -> list[Any]:
+    """Return the vectors as Spark returns them to the driver."""
+    if output_type == "vector":
+        return [Vectors.dense(vector) for vector in matrix]
+    encoded = encode_vectors(matrix, output_type)
+    return [row.tobytes() for row in encoded] if encoded.dtype == np.uint8 else encoded.tolist()
+
+
+def _build_cell(cell: str | list[Annotation], results: Iterator[tuple[Any, int, bool]]) -> Any:
     """Return the output for one cell of LightPipeline: a vector, or annotations with vectors.
 
     ``results`` has the vector, the number of tokens and whether it was truncated of each text, for all cells in order.

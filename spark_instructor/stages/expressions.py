@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StructField
 
 from ..columns import empty_array, read_column
+from ..udf import to_ml_vector
 from ..worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, name_result
 from .annotation import ANNOTATION, ANNOTATIONS, METADATA, SENTENCE_EMBEDDINGS, is_annotations
 
@@ -45,7 +46,7 @@ def cut_text(text: Column, max_tokens: int) -> Column:
     return F.when((F.length(text) > characters) & (words > max_tokens), beginning).otherwise(text)
 
 
-def build_output(field: StructField, result: Column, guard: Column, index: int) -> Column:
+def build_output(field: StructField, result: Column, guard: Column, index: int, output_type: str) -> Column:
     """Return the output column for input column number ``index``.
 
     ``result`` is the struct that the UDF returns. ``guard`` is always true, but Spark does not know that: see
@@ -53,6 +54,9 @@ def build_output(field: StructField, result: Column, guard: Column, index: int) 
     """
     vectors = result[name_result(VECTORS, index)]
     if not is_annotations(field):
+        if output_type == "vector":
+            is_nested = isinstance(field.dataType, ArrayType)
+            vectors = F.transform(vectors, to_ml_vector) if is_nested else to_ml_vector(vectors)
         return F.when(guard, vectors)
     tokens, truncated = result[name_result(TOKENS, index)], result[name_result(TRUNCATED, index)]
 

@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from ..columns import add_columns, check_new_columns, check_type, column, find_field, quote_name
+from ..udf import to_ml_vector
 from .annotation import ANNOTATIONS, EMBEDDINGS, SENTENCE_EMBEDDINGS, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, Stage
 from .params import HasInputCols, HasOutputCols, Self
@@ -114,16 +115,7 @@ class EmbeddingsFinisher(Stage, _EmbeddingsFinisherParams):
 
     def _extract_vectors(self, annotations: Column) -> Column:
         embeddings = F.transform(annotations, lambda annotation: annotation["embeddings"])
-        if not self.getOutputAsVector():
-            return embeddings
-        from pyspark.ml.functions import array_to_vector  # on 3.5 this needs a session, as it looks up the JVM
-
-        # array_to_vector fails on null, and `when` does not prevent the call.
-        no_floats = F.array().cast("array<float>")
-        return F.transform(
-            embeddings,
-            lambda vector: F.when(vector.isNotNull(), array_to_vector(F.coalesce(vector, no_floats))),
-        )
+        return F.transform(embeddings, to_ml_vector) if self.getOutputAsVector() else embeddings
 
     def transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Do on the driver what `transform` does, except that annotation columns stay."""

@@ -97,6 +97,13 @@ def test_nulls_and_zeros(spark):
     ]
 
 
+def test_only_vectors(spark):
+    """Neither the queries nor the passages need a column beside their vectors."""
+    vectors = to_cells(draw_vectors(7, 3))
+    rows = spark.createDataFrame([(cell,) for cell in vectors], "vector array<float>")
+    assert sorted(row.rank for row in nearest(rows, rows, 2).collect()) == [1, 1, 1, 2, 2, 2]
+
+
 @pytest.mark.parametrize(("no_queries", "no_passages"), [(True, False), (False, True)])
 def test_nothing_to_compare(spark, no_queries, no_passages):
     vectors = to_cells(draw_vectors(4, 3))
@@ -114,7 +121,7 @@ def test_errors_of_nearest(spark):
         nearest(queries, passages, metric="l2")
     with pytest.raises(ValueError, match="there is no column 'embedding'; the columns are 'question', 'vector'"):
         nearest(queries, passages, query_vector="embedding")
-    with pytest.raises(ValueError, match="column 'text' is string, expected array<float> or array<double>"):
+    with pytest.raises(ValueError, match="column 'text' is string, expected vectors: array<float>, array<double>, or"):
         nearest(queries, passages, passage_vector="text")
     with pytest.raises(ValueError, match=r"column 'text' of the passages is also a column of the queries; .*Renamed"):
         nearest(queries.withColumnRenamed("question", "text"), passages)

@@ -14,8 +14,8 @@ def draw_vectors(seed, rows, width=8):
     return np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
 
 
-def make_batch(vectors, type_=None):
-    return pa.RecordBatch.from_pydict({"vector": pa.array(vectors, type_ or pa.list_(pa.float32()))})
+def make_cells(vectors, type_=None):
+    return pa.array(vectors, type_ or pa.list_(pa.float32()))
 
 
 @settings(deadline=None)
@@ -71,19 +71,19 @@ def test_similar_pairs(rows, others, block, seed):
 
 def test_read_vectors():
     """Nulls and zeros are left out, doubles are read, and vectors are scaled for the cosine."""
-    batch = make_batch([[3.0, 4.0], None, [0.0, 0.0], [0.0, -2.0]], pa.list_(pa.float64()))
-    vectors, rows = read_vectors(batch, "vector", "cosine")
+    cells = make_cells([[3.0, 4.0], None, [0.0, 0.0], [0.0, -2.0]], pa.list_(pa.float64()))
+    vectors, rows = read_vectors(cells, {}, "vector", "cosine")
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, -1]])
     assert rows.tolist() == [0, 3]
-    vectors, rows = read_vectors(batch, "vector", "inner_product")
+    vectors, rows = read_vectors(cells, {}, "vector", "inner_product")
     np.testing.assert_allclose(vectors, [[3, 4], [0, 0], [0, -2]])
     assert rows.tolist() == [0, 2, 3]
 
 
 @pytest.mark.parametrize("cells", [[], [None, None]])
 def test_read_no_vectors(cells):
-    vectors, rows = read_vectors(make_batch(cells), "vector", "cosine")
+    vectors, rows = read_vectors(make_cells(cells), {}, "vector", "cosine")
     assert (len(vectors), len(rows)) == (0, 0)
 
 
@@ -98,7 +98,7 @@ def test_read_no_vectors(cells):
 )
 def test_vectors_that_cannot_be_compared(cells, message):
     with pytest.raises(ValueError, match=message):
-        read_vectors(make_batch(cells), "vector", "cosine")
+        read_vectors(make_cells(cells), {}, "vector", "cosine")
 
 
 def test_other_width():

@@ -24,6 +24,7 @@ JOB = Job(
     max_length=None,
     batch_size=None,
     long_text="truncate",
+    output_type="float",
 )
 
 
@@ -36,6 +37,8 @@ def test_result_type():
         "vectors_1:array<float>,tokens_1:int,truncated_1:boolean,distinct:int,seconds:double>"
     )
     assert not result["vectors_0"].dataType.containsNull
+    half = create_result_type(dataclasses.replace(JOB, output_type="half"), [True])
+    assert half.simpleString() == "struct<vectors_0:binary>"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ from spark_instructor.udf import create_stage_udf
 from spark_instructor.worker import Job
 
 model = ModelLocation("tiny", "tiny", sys.argv[1], None)
-job = Job(model, (False,), False, False, "", "cpu", None, None, "truncate")
+job = Job(model, (False,), False, False, "", "cpu", None, None, "truncate", "float")
 embed = create_stage_udf(job, [True]).func
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[2]) * 2**20

@@ -31,9 +31,8 @@ from spark_instructor.worker import (
 
 def job(**changes):
     settings = {"nested": (False,), "with_counts": False, "with_metrics": False, "instruction": "", "device": "cpu"}
-    return Job(
-        **{"model": None, "max_length": None, "batch_size": None, "long_text": "truncate", **settings, **changes}
-    )
+    limits = {"max_length": None, "batch_size": None, "long_text": "truncate"}
+    return Job(**{"model": None, "output_type": "float", **limits, **settings, **changes})
 
 
 LONGEST_PAIR = 24  # instruction, bar and text; the rest of a vector is -1

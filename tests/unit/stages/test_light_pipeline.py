@@ -93,6 +93,16 @@ def test_string_column_without_assembler(tiny, vectors):
     assert np.isfinite(rows[5]["vector"]).all()
 
 
+@pytest.mark.parametrize(
+    ("output_type", "class_", "size"),
+    [("float", list, 64), ("vector", DenseVector, 64), ("half", bytes, 128), ("int8", list, 64), ("binary", bytes, 8)],
+)
+def test_output_types(tiny, output_type, class_, size):
+    stage = embedder(tiny, inputCols="title", outputCol="vector", outputType=output_type)
+    cell = light(stage).annotate("one")["vector"]
+    assert (type(cell), len(cell)) == (class_, size)
+
+
 def test_text_column_may_have_any_name(tiny):
     pipeline = light(assembler(inputCol="my text.", outputCol="a.b"), embedder(tiny, inputCols="a.b"))
     assert pipeline.annotate("one") == {"a.b": ["one"], "instructor": ["one"]}
