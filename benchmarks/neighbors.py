@@ -24,6 +24,7 @@ from common import say
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_instructor import cosine_similarity, nearest
+from spark_instructor.vectors import build_cells, describe_type, encode_vectors
 
 DIMENSION = 384
 FILES = 16
@@ -35,6 +36,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--cores", type=int, default=2, help="of local[N] (%(default)s)")
+    parser.add_argument(
+        "--output-type", default="float", help="of the passages: float, half, int8 or binary (%(default)s)"
+    )
     parser.add_argument("--join", action="store_true", help="also measure nearestByJoin with the cosine")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
@@ -45,8 +49,8 @@ def main() -> None:
     peak = common.run_apart(gemm.peak, "float32", on=common.cores(1)) * 1e9
     spark = common.session(f"local[{cores}]")
     with tempfile.TemporaryDirectory() as folder:
-        passages = write_vectors(spark, Path(folder, "passages"), "passage_id", passage_count)
-        queries = write_vectors(spark, Path(folder, "queries"), "query_id", query_count)
+        passages = write_vectors(spark, Path(folder, "passages"), "passage_id", passage_count, arguments.output_type)
+        queries = write_vectors(spark, Path(folder, "queries"), "query_id", query_count, "float")
         queries = queries.withColumnRenamed("vector", "asked")
         found = {"nearest": nearest(queries, passages, arguments.k, query_vector="asked")}
         if arguments.join:
@@ -62,14 +66,15 @@ def main() -> None:
             figures[name] = {"seconds": seconds, "peak_mb": megabytes, "share_of_gemm_peak": share}
     spark.stop()
     common.table(
-        f"{query_count:,} queries among {passage_count:,} vectors of {DIMENSION} floats on local[{cores}]",
+        f"{query_count:,} queries among {passage_count:,} vectors of {DIMENSION} floats, {arguments.output_type}, "
+        f"on local[{cores}]",
         ["", "seconds", "largest Python worker, MB", "share of the GEMM peak"],
         rows,
     )
     common.write_json(arguments, {"gemm_flops_per_core": peak, **figures})
 
 
-def write_vectors(spark: SparkSession, folder: Path, id_column: str, count: int) -> DataFrame:
+def write_vectors(spark: SparkSession, folder: Path, id_column: str, count: int, output_type: str) -> DataFrame:
     """Write random unit vectors to a Parquet folder, a file at a time, and read it."""
     folder.mkdir()
     random = np.random.default_rng(count)
@@ -77,10 +82,10 @@ def write_vectors(spark: SparkSession, folder: Path, id_column: str, count: int)
         ids = np.arange(file * count // FILES, (file + 1) * count // FILES)
         vectors = random.standard_normal((len(ids), DIMENSION), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1)[:, None]
-        offsets = pa.array(np.arange(0, vectors.size + 1, DIMENSION, dtype=np.int32))
-        cells = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()))
+        cells = build_cells(encode_vectors(vectors, output_type), np.full(len(ids), True))
         pq.write_table(pa.table({id_column: ids, "vector": cells}), folder / f"{file}.parquet")
-    return spark.read.parquet(str(folder))
+    metadata = {"dimension": DIMENSION, **describe_type(output_type)}
+    return spark.read.parquet(str(folder)).withMetadata("vector", metadata)
 
 
 def measure_job(df: DataFrame) -> tuple[float, float]:

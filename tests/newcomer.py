@@ -57,10 +57,10 @@ def run_commands(folder):
     assert "WARN" not in err, err
     _, err = spark_instructor(folder, f"{EMBED} --output embedded.parquet", code=1, within=10)
     assert_one_line(err, "embedded.parquet exists already")
-    out, _ = spark_instructor(folder, "search embedded.parquet --top 1", QUESTION)
+    out, _ = spark_instructor(folder, "search embedded.parquet --k 1", QUESTION)
     assert "medlineplus-008" in out
     spark_instructor(folder, f"{EMBED} --key id --output updated.parquet")
-    assert "medlineplus-008" in spark_instructor(folder, "search updated.parquet --top 1", QUESTION)[0]
+    assert "medlineplus-008" in spark_instructor(folder, "search updated.parquet --k 1", QUESTION)[0]
     out, _ = spark_instructor(
         folder, f"{EMBED} --milvus passages.db --collection passages --id-col id --payload-cols text,source"
     )

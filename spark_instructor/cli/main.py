@@ -140,13 +140,13 @@ def _create_parser() -> argparse.ArgumentParser:
         "Find the rows of an embedded Parquet that are nearest to a question",
         """
         spark-instructor search embedded.parquet "What makes prices rise?"
-        spark-instructor search embedded.parquet "a film about the sea" --top 10 \\
+        spark-instructor search embedded.parquet "a film about the sea" --k 10 \\
             --instruction 'Represent the film description for retrieval: '
         """,
     )
     search.add_argument("input", help="Parquet file or folder with a column of vectors")
     search.add_argument("question", nargs="+", help="the words of the question, with or without quotation marks")
-    search.add_argument("--top", type=_parse_positive, default=5, help="number of rows to show (%(default)s)")
+    search.add_argument("--k", type=_parse_positive, default=5, help="maximum number of rows to show (%(default)s)")
     search.add_argument("--vector-col", default="vector", help="column of the vectors (%(default)s)")
     search.add_argument(
         "--instruction", default=_QUESTION_INSTRUCTION, help="instruction that precedes the question ('%(default)s')"

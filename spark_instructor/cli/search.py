@@ -26,7 +26,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     model = InstructorModel.from_pretrained(folder, precision=arguments.precision or of_file)
     check_model(dataset, arguments.vector_col, model.prepared, arguments.input)
     (query,) = model.encode(arguments.instruction, [" ".join(arguments.question)])
-    hits = find_nearest(dataset, arguments.vector_col, query, arguments.top)
+    hits = find_nearest(dataset, arguments.vector_col, query, arguments.k)
     if not hits:
         raise ValueError(
             f"{arguments.input} has no vectors in the column {arguments.vector_col!r}, so nothing is found"

@@ -65,7 +65,7 @@ def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, expected, 
     assert int(counts["tokens"]) > 10 and float(counts["seconds"]) > 0
     assert out.endswith(f"Wrote {output}\n")
 
-    assert cli.main(["search", str(output), "cells", "--instruction", "I: ", "--top", "1"]) == 0
+    assert cli.main(["search", str(output), "cells", "--instruction", "I: ", "--k", "1"]) == 0
     assert re.match(r" +1\. 1\.000  id: 4\n +text: cells\n", capsys.readouterr().out)
 
     code, _, err = embed(jsonl, "--output", output)

@@ -53,7 +53,7 @@ def embedded(model, tiny, tmp_path):
 
 
 def test_search(capsys, embedded, model):
-    code, out, _ = run(capsys, "search", embedded, "water boils", "--instruction", "", "--top", 3)
+    code, out, _ = run(capsys, "search", embedded, "water boils", "--instruction", "", "--k", 3)
     assert code == 0
     similar = model.encode("", TEXTS) @ model.encode("", ["water boils"])[0]
     best = np.argsort(-similar)[:3]
@@ -217,8 +217,8 @@ def test_unknown_model(capsys):
         ["embed", "x"],
         ["embed", "x", "--output", "y", "--partitions", "0"],
         ["search", "x"],
-        ["search", "x", "a", "--top", "0"],
-        ["search", "x", "a", "--top", "-1"],
+        ["search", "x", "a", "--k", "0"],
+        ["search", "x", "a", "--k", "-1"],
         ["prepare", "x", "--precision", "a"],
     ],
 )
