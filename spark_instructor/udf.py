@@ -137,7 +137,7 @@ def convert_vectors(field: StructField, output_type: str, reader: str) -> Column
     """
     vectors, found = column(field.name), get_output_type(field, reader)
     if found == "vector":
-        vectors, found = to_floats(vectors), "float"
+        vectors, found = _to_floats(vectors), "float"
     elif is_same_type(field.dataType, ArrayType(DoubleType())):
         vectors = vectors.cast("array<float>")
     encoded_type = "float" if output_type == "vector" else output_type
@@ -154,7 +154,7 @@ def to_ml_vector(floats: Column) -> Column:
     return F.when(floats.isNotNull(), array_to_vector(F.coalesce(floats, F.array().cast("array<float>"))))
 
 
-def to_floats(vector: Column) -> Column:
+def _to_floats(vector: Column) -> Column:
     """Return the array of floats of a pyspark.ml vector, or null for null."""
     from pyspark.ml.functions import array_to_vector, vector_to_array
 

@@ -53,18 +53,18 @@ def embed(tiny, texts, output_type, column="text", output="v"):
 
 @pytest.fixture(scope="module")
 def stored(spark, tiny, texts, tmp_path_factory):
-    """Return a folder with a column of the stage's vectors in each output type, and the folder as a DataFrame."""
-    folder = tmp_path_factory.mktemp("vectors") / "stored"
-    embedded = texts.select("id", "text")
+    """Return a folder with the stage's vectors of each output type, and a DataFrame with a column of each."""
+    folder = tmp_path_factory.mktemp("vectors")
+    joined = texts.select("id", "text")
     for name in OUTPUT_TYPES:
-        embedded = embed(tiny, embedded, name, output=name)
-    embedded.write.parquet(f"file://{folder}")
-    stored = spark.read.parquet(f"file://{folder}")
-    for name, type_ in SQL_TYPES.items():
-        assert embedded.schema[name].dataType == type_
-        assert stored.schema[name].metadata == embedded.schema[name].metadata
-        assert stored.schema[name].metadata.get("outputType", "float") == name
-    return folder, stored
+        embedded = embed(tiny, texts, name, output=name).select("id", name)
+        embedded.write.parquet(f"file://{folder}/{name}")  # one after the other, so that one worker serves all
+        read = spark.read.parquet(f"file://{folder}/{name}")
+        assert embedded.schema[name].dataType == SQL_TYPES[name]
+        assert read.schema[name].metadata == embedded.schema[name].metadata
+        assert read.schema[name].metadata.get("outputType", "float") == name
+        joined = joined.join(read, "id")
+    return folder, joined.persist()
 
 
 def test_readers(tiny, texts, stored, similarities):
@@ -88,7 +88,7 @@ def test_readers(tiny, texts, stored, similarities):
 
     query = np.array(first.first().first, np.float32)
     for name in OUTPUT_TYPES:
-        found = find_nearest(open_parquet(str(folder), name), name, query, 9)
+        found = find_nearest(open_parquet(str(folder / name), name), name, query, 9)
         scores_by_id = {row.id: row[name] for row in scores if row[name] != -2}
         assert {hit.row["id"]: hit.similarity for hit in found} == pytest.approx(scores_by_id, abs=1e-5)
 
