@@ -10,11 +10,11 @@ import numpy.typing as npt
 from pyspark import keyword_only
 from pyspark.ml.linalg import Vectors
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StringType, StructField
 
-from ..columns import add_columns, check_new_columns, check_type, column, find_field
+from ..columns import add_columns, check_new_columns, check_type, column, find_field, read_column
 from ..encoder.windows import LONG_TEXT, MAX_WINDOWS
 from ..files import local_path
 from ..models.host_cache import HostModel, ModelLocation
@@ -27,7 +27,8 @@ from ..vectors import DIMENSION, OUTPUT_TYPES, describe_type, encode_vectors
 from ..worker import TOKENS, TRUNCATED, Job, choose_device, load_cached
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, TEXT
-from .expressions import build_output, select_texts, sum_metrics
+from .distinct import check_distinct, embed_distinct
+from .expressions import build_output, find_error, select_texts, sum_metrics
 from .model_stage import ModelStage
 from .params import AtLeast, HasInputCols, HasOutputCol, HasOutputCols, OneOf, Self
 
@@ -64,6 +65,15 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
         f"what a vector of a string column contains: {', '.join(OUTPUT_TYPES)}",
         OneOf("outputType", OUTPUT_TYPES),
     )
+    errorCol: Param[str] = Param(
+        Params._dummy(),
+        "errorCol",
+        "name of a column to add that says why a row could not be embedded",
+        TypeConverters.toString,
+    )
+    distinct: Param[bool] = Param(
+        Params._dummy(), "distinct", "whether to embed a text that repeats once per job", TypeConverters.toBoolean
+    )
     dimension: Param[int] = Param(
         Params._dummy(), "dimension", "width of the vectors, which the checkpoint determines", AtLeast("dimension", 1)
     )
@@ -83,6 +93,7 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
             device="auto",
             longText="truncate",
             outputType="float",
+            distinct=False,
             caseSensitive=False,
             lazyAnnotator=False,
         )
@@ -149,6 +160,31 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
     def getOutputType(self) -> str:
         """Return what the vectors of string columns contain."""
         return self.getOrDefault(self.outputType)
+
+    def setErrorCol(self: Self, value: str) -> Self:
+        """Set the name of a string column to add, with the reason if a row could not be embedded and null otherwise.
+
+        Such a row has null outputs. Without this column, the job fails at such a row: one with bytes that are not
+        UTF-8, or with more texts than fit in a row (their vectors may take 1 GiB).
+        """
+        return self._set(errorCol=value)
+
+    def getErrorCol(self) -> str | None:
+        """Return the name of the column with the reasons, or None if a row that cannot be embedded fails the job."""
+        return self._get(self.errorCol)
+
+    def setDistinct(self: Self, value: bool) -> Self:
+        """Set whether to embed a text that repeats once over the whole job, by a shuffle and a join.
+
+        Otherwise it is embedded once per Arrow batch that it occurs in. The rows are read twice and must be the same
+        both times; the columns to embed must be strings. Filter before the stage: a filter after it does not reach
+        the texts that are embedded. `observe` counts the distinct texts.
+        """
+        return self._set(distinct=value)
+
+    def getDistinct(self) -> bool:
+        """Return whether a text that repeats is embedded once over the whole job."""
+        return self.getOrDefault(self.distinct)
 
     def setStorageRef(self: Self, value: str) -> Self:
         """Set the name of the embeddings, which the metadata of the output column contains as ``ref``."""
@@ -228,6 +264,8 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         device: str | None = None,
         longText: str | None = None,
         outputType: str | None = None,
+        errorCol: str | None = None,
+        distinct: bool | None = None,
         sharedFolder: str | None = None,
         dimension: int | None = None,
         storageRef: str | None = None,
@@ -306,6 +344,28 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
 
     def _embed(self, dataset: DataFrame, observation: Observation | None = None) -> DataFrame:
         fields, outputs = self.check_columns(dataset)
+        instruction_col, error_col = self.getInstructionCol(), self.getErrorCol()
+        instruction = None if instruction_col is None else find_field(dataset, instruction_col, type(self).__name__)
+        if not self.getDistinct():
+            return self._embed_rows(dataset, fields, outputs, instruction, observation)
+        check_distinct(dataset, fields, type(self).__name__)
+        inputs = {field.name: field for field in (*fields, instruction) if field is not None}
+        return embed_distinct(
+            dataset,
+            list(inputs.values()),
+            outputs if error_col is None else [*outputs, error_col],
+            lambda rows: self._embed_rows(rows, fields, outputs, instruction, observation),
+            self.uid,
+        )
+
+    def _embed_rows(
+        self,
+        dataset: DataFrame,
+        fields: list[StructField],
+        outputs: list[str],
+        instruction: StructField | None,
+        observation: Observation | None,
+    ) -> DataFrame:
         model = self.prepare_model()
         job = self.ship_job(
             dataset.sparkSession,
@@ -314,18 +374,26 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
             with_counts=observation is not None or any(map(is_annotations, fields)),
             with_metrics=observation is not None,
         )
+        result, once, error = (f"{self.uid}__{name}" for name in ("result", "once", "error"))
+        error_col = self.getErrorCol()
+
+        def if_valid(value: Column) -> Column:
+            return value if error_col is None else F.when(column(error).isNull(), value)
+
+        rows = dataset
+        if error_col is not None:
+            rows = rows.select("*", find_error(fields, instruction, model.dimension).alias(error))
         max_tokens = (job.max_length or model.max_length) * (MAX_WINDOWS if job.long_text == "average" else 1)
-        texts = [select_texts(field, max_tokens).alias(f"texts_{i}") for i, field in enumerate(fields)]
-        if job.instruction is None:
-            texts.append(column(str(self.getInstructionCol())).cast(StringType()).alias("instruction"))
+        texts = [if_valid(select_texts(field, max_tokens)).alias(f"texts_{i}") for i, field in enumerate(fields)]
+        if instruction is not None:
+            texts.append(if_valid(read_column(instruction)).alias("instruction"))
         # An annotation always has a text; an element of array<string> may be null.
         embed = create_stage_udf(job, has_null_texts=[not is_annotations(field) for field in fields])
 
         # Spark pushes a filter on a projected column below the projection, so it would compute the UDF twice, for the
         # filter and for the output. It cannot push a filter below the explode whose column the filter needs. Therefore
         # each output needs `once`. A filter on other columns still goes below both, and an unused UDF is still pruned.
-        result, once = f"{self.uid}__result", f"{self.uid}__once"
-        rows = dataset.select("*", embed(F.struct(*texts)).alias(result))
+        rows = rows.select("*", embed(F.struct(*texts)).alias(result))
         rows = rows.select("*", F.explode(F.array(F.lit(True))).alias(once))
         if observation is not None:
             rows = rows.observe(observation, *sum_metrics(fields, column(result)))
@@ -335,14 +403,16 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
             **describe_type(self.getOutputType()),
             PROVENANCE: self._describe_provenance(model),
         }
-        added = {
+        added: dict[str, tuple[Column, dict[str, Any]]] = {
             output: (
-                build_output(field, column(result), column(once), i, self.getOutputType()),
+                if_valid(build_output(field, column(result), column(once), i, self.getOutputType())),
                 {**({"annotatorType": SENTENCE_EMBEDDINGS} if is_annotations(field) else {}), **metadata},
             )
             for i, (field, output) in enumerate(zip(fields, outputs, strict=True))
         }
-        return add_columns(rows, added).drop(result, once)
+        if error_col is not None:
+            added[error_col] = column(error), {}
+        return add_columns(rows, added).drop(result, once, error)
 
     def _describe_provenance(self, model: PreparedModel) -> dict[str, str]:
         """Return what a later search needs to embed its query with the same model."""
@@ -390,7 +460,8 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         instruction_col = self.getInstructionCol()
         if instruction_col is not None:
             check_type(find_field(dataset, instruction_col, stage), [StringType()], stage)
-        check_new_columns(dataset, outputs, stage)
+        error_col = self.getErrorCol()
+        check_new_columns(dataset, outputs if error_col is None else [*outputs, error_col], stage)
         return fields, outputs
 
     def ship_job(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StructField
@@ -11,12 +13,43 @@ from ..udf import to_ml_vector
 from ..worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, name_result
 from .annotation import ANNOTATION, ANNOTATIONS, METADATA, SENTENCE_EMBEDDINGS, is_annotations
 
+_MAX_ROW_BYTES = 1 << 30  # of the vectors of a row; Spark cannot hold a row of 2 GB
 _CHARACTERS_PER_WORD = 12  # more than in English or German, so that the beginning of a long text has enough words
 
 
 def utf16_length(text: Column) -> Column:
     """Return the length of a string column in UTF-16 units, as Java counts."""
     return (F.octet_length(F.encode(text, "UTF-16BE")) / 2).cast("int")
+
+
+def find_error(fields: Sequence[StructField], instruction: StructField | None, dimension: int) -> Column:
+    """Return why a row cannot be embedded, or null if it can.
+
+    ``instruction`` is the column with the instructions, if there is one.
+    """
+    max_texts = _MAX_ROW_BYTES // (4 * dimension)
+    errors = []
+    for field in fields:
+        texts = read_column(field)
+        if isinstance(field.dataType, ArrayType):
+            says = (F.lit(f"column {field.name!r} has "), F.size(texts), F.lit(f" texts, expected at most {max_texts}"))
+            errors.append(F.when(F.size(texts) > max_texts, F.concat(*says)))
+            cells = F.transform(texts, lambda text: text["result"]) if is_annotations(field) else texts
+            is_text = F.forall(cells, _is_utf8)
+        else:
+            is_text = _is_utf8(texts)
+        errors.append(F.when(~is_text, F.lit(f"column {field.name!r} has bytes that are not UTF-8")))
+    if instruction is not None:
+        is_text = _is_utf8(read_column(instruction))
+        errors.append(F.when(~is_text, F.lit(f"column {instruction.name!r} has bytes that are not UTF-8")))
+    return F.coalesce(*errors)
+
+
+def _is_utf8(text: Column) -> Column:
+    if hasattr(F, "is_valid_utf8"):  # Spark 4
+        return F.is_valid_utf8(text)
+    content = text.cast("binary")
+    return F.encode(F.decode(content, "UTF-8"), "UTF-8") == content
 
 
 def select_texts(field: StructField, max_tokens: int) -> Column:

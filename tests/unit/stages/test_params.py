@@ -35,6 +35,8 @@ PARAMS = [
     (InstructorEmbeddings, "device", "auto", "cuda"),
     (InstructorEmbeddings, "longText", "truncate", "average"),
     (InstructorEmbeddings, "outputType", "float", "half"),
+    (InstructorEmbeddings, "errorCol", None, "error"),
+    (InstructorEmbeddings, "distinct", False, True),
     (InstructorEmbeddings, "sharedFolder", None, "/mnt/models"),
     (InstructorEmbeddings, "dimension", FROM_CHECKPOINT, 768),
     (InstructorEmbeddings, "storageRef", FROM_CHECKPOINT, "titles"),
