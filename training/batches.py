@@ -1,7 +1,7 @@
-"""Draw the texts of each training step.
+"""Draw the texts that the model is trained on.
 
-Every step gets texts for distillation and contrasts; even steps also get pairs, and odd steps get grids. A step's batch
-depends only on the seed and the step number, so a run can resume at any step.
+Every draw has texts for distillation and contrasts; even draws also have pairs, and odd draws have grids. A draw
+depends only on the seed and its number, so a run can resume at any step.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Any
 import instructions
 import numpy as np
 import numpy.typing as npt
-import torch
 from corpus import Corpus
-from model import MAX_TOKENS, Batch, pad
+from model import MAX_TOKENS, Padded, Padding, pad
 
-FAMILIES_PER_STEP = 40
-GRIDS_PER_STEP = 2
+FAMILIES_PER_DRAW = 40
+GRIDS_PER_DRAW = 2
 GRID = (6, 5)  # the number of values of each of the two facets
 GRID_TEXTS = 60  # two texts per cell, or more if a facet has fewer values
-CONTRASTS_PER_STEP = 10
+CONTRASTS_PER_DRAW = 10
 NESTED_GRID = (3, 4)  # values of the wide facet, and values of the narrow facet within each of them
 NESTED_SHARE = 0.4  # share of nested grids, for sources that have a facet nested within another
 PAIR_TOKENS = 4096  # approximate number of tokens of a batch of pairs, both sides together
@@ -106,7 +105,7 @@ Drawn = tuple[tuple[str, str], list[int], tuple[npt.NDArray[np.int64], npt.NDArr
 
 
 class Batches:
-    """Draw the batches of the training steps from a corpus."""
+    """Draw from a corpus."""
 
     def __init__(self, corpus: Corpus, *, grids: bool, seed: int = 0) -> None:
         self._corpus, self._grids, self._seed = corpus, grids, seed
@@ -118,24 +117,24 @@ class Batches:
             {source: FacetTexts(**group) for source, group in draws["facets"].items()}, _FACET_WEIGHTS
         )
 
-    def draw_step(self, number: int) -> list[tuple[Part, list[Line]]]:
-        """Return the parts of a step, each with its sequences."""
+    def draw(self, number: int) -> list[tuple[Part, list[Line]]]:
+        """Return the parts of a draw, each with its sequences."""
         random = Random(f"{self._seed} {number}")
         parts = [self._draw_distilled(random), self._draw_contrasts(random)]
         if number % 2 == 0:
             parts.append(self._draw_pairs(random))
         elif self._grids:
-            parts += [self._draw_grid(random) for _ in range(GRIDS_PER_STEP)]
+            parts += [self._draw_grid(random) for _ in range(GRIDS_PER_DRAW)]
         return parts
 
-    def pad(self, sequences: Sequence[Line]) -> tuple[list[Batch], torch.Tensor]:
-        """Return the sequences as padded batches, and the index that restores the order of their vectors."""
+    def pad(self, sequences: Sequence[Line], padding: Padding) -> Padded:
+        """Tokenize the sequences and pad them."""
         before, after = zip(*(self._corpus.encode_row(*sequence) for sequence in sequences), strict=True)
-        return pad(before, after)
+        return pad(before, after, padding)
 
     def _draw_distilled(self, random: Random) -> tuple[Part, list[Line]]:
         drawn: dict[int, tuple[str, int]] = {}
-        for number in range(FAMILIES_PER_STEP):
+        for number in range(FAMILIES_PER_DRAW):
             source, families = self._families.draw(random)
             instruction = "" if random.random() < PLAIN_SHARE else instructions.compose_general(source, random)
             drawn |= dict.fromkeys(random.choice(families), (instruction, number))
@@ -144,7 +143,7 @@ class Batches:
 
     def _draw_contrasts(self, random: Random) -> tuple[Part, list[Line]]:
         rows, sequences = [], []
-        for _ in range(CONTRASTS_PER_STEP):
+        for _ in range(CONTRASTS_PER_DRAW):
             kind, contrasts = self._contrasts.draw(random)
             rows.append(random.choice(contrasts))
             instruction = "" if random.random() < PLAIN_SHARE else instructions.compose_general(kind, random)

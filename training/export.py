@@ -34,9 +34,10 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
-    student = Student(Shape())
-    state = torch.load(arguments.run / arguments.name / "checkpoint.pt", weights_only=True)
-    student.load_state_dict(state["student"])
+    checkpoint = torch.load(arguments.run / arguments.name / "checkpoint.pt", weights_only=True, map_location="cpu")
+    weights = checkpoint["student"]
+    student = Student(Shape(num_layers=sum(name.endswith("qkv.weight") for name in weights)))
+    student.load_state_dict(weights)
     export(student, arguments.run / "spiece.model", arguments.out)
 
 
@@ -120,12 +121,16 @@ def rotate(student: Student) -> Student:
 
 
 def read_checkpoint(student: Student, folder: Path) -> None:
-    """Load the weights of an exported folder into the student."""
+    """Load the weights of an exported folder into the student.
+
+    Layers that the folder lacks keep their initial weights, which add nothing to the stream.
+    """
     encoder, dense = _map_hub_tensors(student)
     stored = load_file(folder / "model.safetensors")
     with torch.no_grad():
         for name, tensor in encoder.items():
-            tensor.copy_(stored[name])
+            if name in stored:
+                tensor.copy_(stored[name])
         dense.copy_(load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"])
 
 

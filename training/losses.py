@@ -30,12 +30,12 @@ def family_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
     differ. A student that gives all texts of a family the same vector has an error of 1; one that separates them as the
     teacher does has an error of 0.
     """
-    members = functional.one_hot(families).float()
+    members = functional.one_hot(families).float().to(student.device)
     sizes = members.sum(0)
     to_mean = (members / sizes.clamp(min=1)).T
     ours, theirs = (vectors - members @ (to_mean @ vectors) for vectors in (student, teacher))
     error, spread = (to_mean @ vectors.square().sum(-1) for vectors in (ours - theirs, theirs))
-    return (error / (spread + SPREAD_FLOOR))[sizes > 1].mean()
+    return _mean(error / (spread + SPREAD_FLOOR), sizes > 1)
 
 
 def meaning_contrast(student: Tensor, teacher: Tensor, number: int) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def meaning_contrast(student: Tensor, teacher: Tensor, number: int) -> dict[str,
     premise, *others = student.view(number, -1, student.shape[-1]).unbind(1)
     logits = torch.stack([(premise * other).sum(-1) for other in others], 1) / TEMPERATURE
     return {
-        "contrast": functional.cross_entropy(logits, torch.zeros(number, dtype=torch.long)),
+        "contrast": functional.cross_entropy(logits, torch.zeros(number, dtype=torch.long, device=logits.device)),
         "contrasts' cosine": 1 - (student * teacher).sum(-1).mean(),
     }
 
@@ -56,10 +56,10 @@ def grid_contrast(student: Tensor, labels: tuple[Any, Any]) -> Tensor:
     """Compute supervised contrast (Khosla et al. 2020) under each of the two instructions, by the label it asks for."""
     losses = []
     for vectors, some in zip(student.chunk(2), labels, strict=True):
-        same = torch.from_numpy(some[:, None] == some).fill_diagonal_(False)
+        same = torch.from_numpy(some[:, None] == some).fill_diagonal_(False).to(vectors.device)
         logits = _log_similarities(vectors, vectors, GRID_TEMPERATURE, but_itself=True)
         per_text = -(logits.masked_fill(~same, 0).sum(1) / same.sum(1).clamp(min=1))
-        losses.append(per_text[same.any(1)].mean())
+        losses.append(_mean(per_text, same.any(1)))
     return torch.stack(losses).mean()
 
 
@@ -76,7 +76,8 @@ def pair_contrast(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         ((queries, passages), (teacher_queries, teacher_passages)),
         ((passages, queries), (teacher_passages, teacher_queries)),
     ):
-        target = 0.5 * _log_similarities(*theirs, TEMPERATURE).exp() + 0.5 * torch.eye(len(queries))
+        itself = torch.eye(len(queries), device=queries.device)
+        target = 0.5 * _log_similarities(*theirs, TEMPERATURE).exp() + 0.5 * itself
         losses.append(functional.cross_entropy(ours[0] @ ours[1].T / TEMPERATURE, target))
     return {"pairs": torch.stack(losses).mean(), "pairs' cosine": 1 - (student * teacher).sum(-1).mean()}
 
@@ -88,5 +89,10 @@ def _log_similarities(a: Tensor, b: Tensor, temperature: float, *, but_itself: b
     """
     similarities = a @ b.T / temperature
     if but_itself:
-        similarities = similarities - 10_000 * torch.eye(len(a))
+        similarities = similarities - 10_000 * torch.eye(len(a), device=a.device)
     return similarities.log_softmax(-1)
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """Average the chosen values. A GPU would have to wait for an index, and does not wait for a product."""
+    return (values * chosen).sum() / chosen.sum()

@@ -1,8 +1,8 @@
 """The student: INSTRUCTOR's T5 encoder, mean pooling without the instruction, Dense and L2 normalization.
 
-This implementation trains faster on a CPU than the modules of transformers: the tokens of batches of different lengths
-share one matrix, q, k and v are computed in one product, and there is no dropout. `export.py` gives the tensors the
-names that they have on the hub.
+This implementation trains faster than the modules of transformers: the tokens of texts of different lengths share one
+matrix, q, k and v are computed in one product, and there is no dropout. `export.py` gives the tensors the names that
+they have on the hub.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch.nn import functional
 
 EOS = 1
 MAX_TOKENS = 256  # training truncates longer sequences
-TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -43,60 +42,79 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Texts of similar length.
+class Padding:
+    """How texts are grouped by length.
 
-    ``ids`` is padded and has the shape (texts, length). ``lengths`` holds the number of tokens of each text, and
-    ``skipped`` the number of its leading tokens that are left out of the mean.
+    A group has at most ``tokens`` tokens, including padding, and its longest text has at most ``ratio`` times the
+    tokens of its shortest.
+    """
+
+    tokens: int
+    ratio: float
+
+
+# A CPU computes the padding; a GPU spends its time on starting kernels, so it gets few and large groups.
+PADDINGS = {"cpu": Padding(2048, 1.12), "cuda": Padding(65_536, 2.0)}
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Texts in groups of similar length.
+
+    ``ids`` holds the tokens of all groups, one after the other, and ``shapes`` the shape (texts, length) of each group.
+    ``lengths`` holds the number of tokens of each text, ``skipped`` the number of its leading tokens that are left out
+    of the mean, and ``order`` the index that restores the order of the texts.
     """
 
     ids: Tensor
     lengths: Tensor
     skipped: Tensor
+    order: Tensor
+    shapes: list[tuple[int, int]]
+
+    def to(self, device: str) -> Padded:
+        tensors = (tensor.to(device) for tensor in (self.ids, self.lengths, self.skipped, self.order))
+        return Padded(*tensors, self.shapes)
 
 
-def pad(
-    before: Sequence[npt.NDArray[np.uint16]], after: Sequence[npt.NDArray[np.uint16]]
-) -> tuple[list[Batch], torch.Tensor]:
-    """Pad instructions and texts into batches of similar length; also return the index that restores their order."""
+def pad(before: Sequence[npt.NDArray[np.uint16]], after: Sequence[npt.NDArray[np.uint16]], padding: Padding) -> Padded:
+    """Group texts by their length and pad them; ``before`` holds the ids of their instructions."""
     ids = [np.concatenate(both)[: MAX_TOKENS - 1] for both in zip(before, after, strict=True)]
-    lengths = [len(some) + 1 for some in ids]
-    portions = list(group_by_length(lengths, TOKENS_AT_ONCE))
-    made = []
-    for portion in portions:
-        grid = np.zeros((len(portion), lengths[portion[-1]]), np.int64)
-        for line, i in zip(grid, portion, strict=True):
+    lengths = np.array([len(some) + 1 for some in ids])
+    groups = list(group_by_length(lengths, padding))
+    grids = []
+    for group in groups:
+        grid = np.zeros((len(group), lengths[group[-1]]), np.int64)
+        for line, i in zip(grid, group, strict=True):
             line[: lengths[i] - 1] = ids[i]
             line[lengths[i] - 1] = EOS
-        made.append(
-            Batch(
-                torch.from_numpy(grid),
-                torch.tensor([lengths[i] for i in portion]),
-                torch.tensor([len(before[i]) for i in portion]),
-            )
-        )
-    return made, torch.from_numpy(np.argsort(np.concatenate(portions)))
+        grids.append(grid)
+    positions = np.concatenate(groups)
+    return Padded(
+        torch.from_numpy(np.concatenate([grid.ravel() for grid in grids])),
+        torch.from_numpy(lengths[positions]),
+        torch.tensor([len(before[i]) for i in positions]),
+        torch.from_numpy(np.argsort(positions)),
+        [grid.shape for grid in grids],
+    )
 
 
-def group_by_length(lengths: Sequence[int], tokens_at_once: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield groups of positions with similar lengths, in ascending order of length.
-
-    Each group has at most ``tokens_at_once`` tokens, including padding.
-    """
+def group_by_length(lengths: Sequence[int], padding: Padding) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield groups of positions with similar lengths, in ascending order of length."""
     order = np.argsort(lengths, kind="stable")
     start = 0
     for end in range(1, len(order) + 1):
         if (
             end == len(order)
-            or (end + 1 - start) * lengths[order[end]] > tokens_at_once
-            or lengths[order[end]] > 1.12 * lengths[order[start]] + 1
+            or (end + 1 - start) * lengths[order[end]] > padding.tokens
+            or lengths[order[end]] > padding.ratio * lengths[order[start]] + 1
         ):
             yield order[start:end]
             start = end
 
 
 class Student(nn.Module):
-    """Return unit vectors for batches of token ids."""
+    """Return unit vectors for texts, given their token ids."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -108,22 +126,23 @@ class Student(nn.Module):
         self.dense = nn.Linear(shape.d_model, shape.dimension, bias=False)
         self.apply(_initialize)
 
-    def forward(self, batches: Sequence[Batch]) -> Tensor:
-        """Embed the texts of all batches, in order, as float32 rows of length 1, with the shape (texts, dimension)."""
-        # The tokens of all batches share one matrix for everything except attention and pooling.
-        stream = self.shared(torch.cat([batch.ids.flatten() for batch in batches]))
-        shapes = [tuple(batch.ids.shape) for batch in batches]
-        masks = [self._compute_mask(batch) for batch in batches]
+    def forward(self, padded: Padded) -> Tensor:
+        """Embed texts, as float32 rows of length 1 in the order of the texts, with the shape (texts, dimension)."""
+        # The tokens of all groups share one matrix for everything except attention and pooling.
+        stream = self.shared(padded.ids)
+        texts = [texts for texts, _ in padded.shapes]
+        lengths, skipped = padded.lengths.split(texts), padded.skipped.split(texts)
+        masks = [self._compute_mask(some, longest) for some, (_, longest) in zip(lengths, padded.shapes, strict=True)]
         for layer in self.layers:
-            stream = layer(stream, shapes, masks)
-        hidden = _split_by_batch(self.final_norm(stream), shapes)
-        pooled = [_pool(some, batch) for some, batch in zip(hidden, batches, strict=True)]
-        return functional.normalize(self.dense(torch.cat(pooled)).float(), dim=-1)
+            stream = layer(stream, padded.shapes, masks)
+        hidden = _split_by_group(self.final_norm(stream), padded.shapes)
+        pooled = torch.cat([_pool(*some) for some in zip(hidden, lengths, skipped, strict=True)])
+        return functional.normalize(self.dense(pooled).float(), dim=-1)[padded.order]
 
-    def _compute_mask(self, batch: Batch) -> Tensor:
+    def _compute_mask(self, lengths: Tensor, longest: int) -> Tensor:
         """Return the position bias, with -inf at padding, to add to the scores: (texts, heads, length, length)."""
-        positions = torch.arange(batch.ids.shape[1])
-        padding = torch.where(positions < batch.lengths[:, None], 0.0, -math.inf)
+        positions = torch.arange(longest, device=lengths.device)
+        padding = torch.where(positions < lengths[:, None], 0.0, -math.inf)
         return self._compute_bias(positions) + padding[:, None, None, :]
 
     def _compute_bias(self, positions: Tensor) -> Tensor:
@@ -150,7 +169,7 @@ class _Layer(nn.Module):
         self.wo = nn.Linear(shape.d_ff, shape.d_model, bias=False)
 
     def forward(self, stream: Tensor, shapes: Sequence[tuple[int, int]], masks: Sequence[Tensor]) -> Tensor:
-        qkv = _split_by_batch(self.qkv(self.attention_norm(stream)), shapes)
+        qkv = _split_by_group(self.qkv(self.attention_norm(stream)), shapes)
         attended = torch.cat([self._attend(some, mask) for some, mask in zip(qkv, masks, strict=True)])
         stream = stream + self.o(attended)
         return stream + self.wo(self.wi(self.feed_forward_norm(stream)).relu())
@@ -166,16 +185,16 @@ class _Layer(nn.Module):
         return (weights @ v).transpose(1, 2).reshape(texts * length, -1)
 
 
-def _split_by_batch(tokens: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Split (tokens, width) into one (texts, length, width) view per batch."""
+def _split_by_group(tokens: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Split (tokens, width) into one (texts, length, width) view per group."""
     parts = tokens.split([texts * length for texts, length in shapes])
     return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _pool(hidden: Tensor, batch: Batch) -> Tensor:
+def _pool(hidden: Tensor, lengths: Tensor, skipped: Tensor) -> Tensor:
     """Average each text's tokens without those of the instruction; return zeros if none is left."""
-    positions = torch.arange(hidden.shape[1])
-    pooled = (positions < batch.lengths[:, None]) & (positions >= batch.skipped[:, None])
+    positions = torch.arange(hidden.shape[1], device=hidden.device)
+    pooled = (positions < lengths[:, None]) & (positions >= skipped[:, None])
     return (hidden * pooled[:, :, None]).sum(1) / pooled.sum(1, keepdim=True).clamp(min=1)
 
 

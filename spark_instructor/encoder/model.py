@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.prepared import TOKENIZER, WEIGHTS, PreparedModel, read_prepared
@@ -23,6 +25,8 @@ from .tokenizer import T5Tokenizer, warn_if_joined
 from .weights import load_safetensors
 from .windows import LONG_TEXT, MAX_WINDOWS, Window, cut_windows
 
+_LOGGER = logging.getLogger(__name__)
+
 _CPU_BATCH_TOKENS = 512
 """The maximum number of tokens in a batch on a CPU, so that the batch fits in the processor's cache."""
 _CPU_BATCHES_IN_STEP = 8
@@ -30,6 +34,7 @@ _CPU_BATCHES_IN_STEP = 8
 _AMX_BATCHES_IN_STEP = 32
 """With AMX, products are so fast that packing the weights, which happens once per step, takes 10 % of the time of 8."""
 _GPU_BATCH_TOKENS = 16384
+"""The maximum number of tokens in a batch on a GPU; less if its memory turns out not to suffice."""
 
 
 class Encoded(NamedTuple):
@@ -239,7 +244,7 @@ class InstructorModel:
         vectors = torch.zeros(count, self.dimension, device=self._device)
         batches = make_batches(lengths, self._batch_tokens, batch_size)
         while step := list(islice(batches, self._batches_in_step)):
-            pooled = self._encoder.mean_pool(
+            pooled = self._mean_pool(
                 [Batch([windows[i].ids for i in batch], instruction_tokens[batch].tolist()) for batch in step]
             )
             for batch, hidden in zip(step, pooled, strict=True):
@@ -251,6 +256,27 @@ class InstructorModel:
             vectors = F.normalize(vectors, dim=-1)
         result: npt.NDArray[np.float32] = vectors.cpu().numpy()
         return result
+
+    def _mean_pool(self, step: list[Batch]) -> list[Tensor]:
+        """Compute `T5Encoder.mean_pool`, in halves of a batch that does not fit into the memory of a GPU."""
+        try:
+            return self._encoder.mean_pool(step)
+        except torch.OutOfMemoryError:  # only GPUs raise it, and a step on a GPU is a single batch
+            (batch,) = step
+            if len(batch.sequences) == 1:
+                raise
+        # The exception holds the tensors of the failed batch, so the halves are computed after its block.
+        tokens = sum(map(len, batch.sequences))
+        self._batch_tokens = max(tokens // 2, self.max_length)
+        _LOGGER.warning(
+            "A batch of %d tokens does not fit into the memory of %s; the next ones have %d",
+            tokens,
+            self._device,
+            self._batch_tokens,
+        )
+        middle = len(batch.sequences) // 2
+        halves = [Batch(*(part[half] for part in batch)) for half in (slice(middle), slice(middle, None))]
+        return [torch.cat([self._mean_pool([half])[0] for half in halves])]
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -100,6 +100,51 @@ class TestGoldens:
         np.testing.assert_allclose(encode_cases(model, cases).vectors, expected, atol=TOLERANCE_OF[precision], rtol=0)
 
 
+class TestMemoryOfGPU:
+    """A GPU without enough memory, which the CPU plays here."""
+
+    @pytest.fixture
+    def fits(self, monkeypatch):
+        """Return a function that sets how many tokens fit, and a list of the tokens of each batch that did."""
+        computed = []
+
+        def limit(tokens_that_fit):
+            mean_pool = t5.T5Encoder.mean_pool
+
+            def mean_pool_if_it_fits(self, batches):
+                tokens = sum(len(sequence) for batch in batches for sequence in batch.sequences)
+                if tokens > tokens_that_fit:
+                    raise torch.OutOfMemoryError(f"CUDA out of memory: {tokens} tokens")
+                computed.append(tokens)
+                return mean_pool(self, batches)
+
+            monkeypatch.setattr(t5.T5Encoder, "mean_pool", mean_pool_if_it_fits)
+            return computed
+
+        monkeypatch.setattr(model_module, "_CPU_BATCHES_IN_STEP", 1)
+        monkeypatch.setattr(model_module, "_AMX_BATCHES_IN_STEP", 1)
+        monkeypatch.setattr(model_module, "_CPU_BATCH_TOKENS", 100_000)
+        return limit
+
+    def test_batches_are_halved(self, fits, tiny, cases, golden_vectors, caplog):
+        model = InstructorModel.from_pretrained(tiny)
+        computed = fits(2_000)
+        assert_close(encode_cases(model, cases).vectors, golden_vectors)
+        assert sum(computed) == sum(
+            case["n_tokens"] for case in {(c["instruction"], c["text"]): c for c in cases}.values()
+        )
+        assert "does not fit into the memory of cpu" in caplog.text
+        caplog.clear()
+        assert_close(encode_cases(model, cases).vectors, golden_vectors)
+        assert not caplog.text  # the model remembers how many tokens fit
+
+    def test_a_single_text_that_does_not_fit_is_an_error(self, fits, tiny, cases):
+        model = InstructorModel.from_pretrained(tiny)
+        fits(100)
+        with pytest.raises(torch.OutOfMemoryError):
+            encode_cases(model, cases)
+
+
 class TestArguments:
     def test_no_texts(self, tiny_model):
         encoded = tiny_model.encode_counted("Represent: ", [])

@@ -29,7 +29,7 @@ from corpus import Corpus
 from export import export, read_checkpoint, rotate
 from instructions import EVALUATED, compose_for_facet, compose_general, strip_form
 from losses import family_error, meaning_contrast
-from model import Shape, Student, pad
+from model import PADDINGS, Shape, Student, pad
 from phrases import compose_contrasts
 
 COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
@@ -85,7 +85,7 @@ def corpus():
 
 
 def test_grid_puts_the_same_texts_under_both_instructions(corpus):
-    parts = Batches(corpus, grids=True).draw_step(1)
+    parts = Batches(corpus, grids=True).draw(1)
     grid, lines = parts[2]
     assert isinstance(grid, Grid)
     (first, rows), (second, again) = (zip(*half, strict=True) for half in (lines[:4], lines[4:]))
@@ -100,9 +100,9 @@ def test_grid_puts_the_same_texts_under_both_instructions(corpus):
 def test_step_follows_from_its_number_alone(corpus):
     ran, resumed = (Batches(corpus, grids=True) for _ in range(2))
     for number in range(6):
-        ran.draw_step(number)
-    assert [lines for _, lines in ran.draw_step(6)] == [lines for _, lines in resumed.draw_step(6)]
-    assert [len(Batches(corpus, grids=False).draw_step(number)) for number in (0, 1)] == [3, 2]
+        ran.draw(number)
+    assert [lines for _, lines in ran.draw(6)] == [lines for _, lines in resumed.draw(6)]
+    assert [len(Batches(corpus, grids=False).draw(number)) for number in (0, 1)] == [3, 2]
 
 
 def test_nested_grid_parts_the_narrow_labels_within_the_wide_ones():
@@ -277,16 +277,16 @@ def student():
     return student
 
 
-def random_batches():
+def draw_texts():
     lengths = np.random.default_rng(0).integers(1, 40, 30)
     after = [np.random.default_rng(n).integers(3, 1000, n).astype(np.uint16) for n in lengths]
-    return pad([ids[: len(ids) // 3] for ids in after], after)[0]
+    return pad([ids[: len(ids) // 3] for ids in after], after, PADDINGS["cpu"])
 
 
 def test_rotated_student_is_the_same_function(student):
-    batches, turned = random_batches(), rotate(student)
+    texts, turned = draw_texts(), rotate(student)
     with torch.inference_mode():
-        np.testing.assert_allclose(turned(batches).numpy(), student(batches).numpy(), atol=1e-5)
+        np.testing.assert_allclose(turned(texts).numpy(), student(texts).numpy(), atol=1e-5)
     assert all((norm == 1).all() for name, norm in turned.named_parameters() if "norm" in name)
     largest, mean = (stream(turned.shared.weight.abs()) for stream in (torch.max, torch.mean))
     assert largest / mean < 10 < student.shared.weight.abs().max() / student.shared.weight.abs().mean()
@@ -306,8 +306,8 @@ def test_exported_student_embeds_as_the_student(student, tmp_path):
 
     instruction, texts = "Represent the sentence: ", ["A dog.", "Two cats sleep on a red sofa.", "", "Yes " * 60]
     before, *after = (ids[:-1].astype(np.uint16) for ids in model._tokenizer.encode([instruction, *texts]))
-    batches, back = pad([before] * len(texts), after)
+    padded = pad([before] * len(texts), after, PADDINGS["cpu"])
     read_checkpoint(student, tmp_path / "exported")  # in float16, as exported
     with torch.inference_mode():
-        ours = student(batches)[back].numpy()
+        ours = student(padded).numpy()
     np.testing.assert_allclose(ours, model.encode(instruction, texts), atol=TOLERANCE)
