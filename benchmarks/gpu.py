@@ -2,7 +2,7 @@
 
 python benchmarks/gpu.py --json gpu.json
 
-It takes two minutes with the shape of base. There is no Spark in it: a worker is a process that embeds.
+It takes three minutes with the shape of base. There is no Spark in it: a worker is a process that embeds.
 """
 
 import argparse

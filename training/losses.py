@@ -38,6 +38,16 @@ def family_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
     return _mean(error / (spread + SPREAD_FLOOR), sizes > 1)
 
 
+def family_cosine_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
+    """Compare the student's cosines within each family with the teacher's, by their squared error.
+
+    `family_error` alone lets the student shrink the differences that it cannot predict, so that a sentence and its
+    negation stay too near to each other.
+    """
+    same = (families[:, None] == families).fill_diagonal_(False).to(student.device)
+    return _mean((student @ student.T - teacher @ teacher.T).square(), same)
+
+
 def meaning_contrast(student: Tensor, teacher: Tensor, number: int) -> dict[str, Tensor]:
     """Contrast what follows from a sentence with what contradicts it, and compare all vectors with the teacher's.
 

@@ -244,9 +244,8 @@ class InstructorModel:
         vectors = torch.zeros(count, self.dimension, device=self._device)
         batches = make_batches(lengths, self._batch_tokens, batch_size)
         while step := list(islice(batches, self._batches_in_step)):
-            pooled = self._mean_pool(
-                [Batch([windows[i].ids for i in batch], instruction_tokens[batch].tolist()) for batch in step]
-            )
+            packed = [Batch([windows[i].ids for i in batch], instruction_tokens[batch].tolist()) for batch in step]
+            pooled = self._encoder.mean_pool(packed) if len(step) > 1 else [self._mean_pool(*packed)]
             for batch, hidden in zip(step, pooled, strict=True):
                 embedded = hidden if self._dense is None else self._dense(hidden)
                 embedded = F.normalize(embedded, dim=-1) if normalize else embedded
@@ -257,26 +256,31 @@ class InstructorModel:
         result: npt.NDArray[np.float32] = vectors.cpu().numpy()
         return result
 
-    def _mean_pool(self, step: list[Batch]) -> list[Tensor]:
-        """Compute `T5Encoder.mean_pool`, in halves of a batch that does not fit into the memory of a GPU."""
-        try:
-            return self._encoder.mean_pool(step)
-        except torch.OutOfMemoryError:  # only GPUs raise it, and a step on a GPU is a single batch
-            (batch,) = step
-            if len(batch.sequences) == 1:
-                raise
-        # The exception holds the tensors of the failed batch, so the halves are computed after its block.
-        tokens = sum(map(len, batch.sequences))
-        self._batch_tokens = max(tokens // 2, self.max_length)
-        _LOGGER.warning(
-            "A batch of %d tokens does not fit into the memory of %s; the next ones have %d",
-            tokens,
-            self._device,
-            self._batch_tokens,
-        )
-        middle = len(batch.sequences) // 2
-        halves = [Batch(*(part[half] for part in batch)) for half in (slice(middle), slice(middle, None))]
-        return [torch.cat([self._mean_pool([half])[0] for half in halves])]
+    def _mean_pool(self, batch: Batch) -> Tensor:
+        """Compute `T5Encoder.mean_pool` of a batch, in halves if a GPU has too little memory for it.
+
+        The model remembers how many tokens fit, so later batches do not fail again.
+        """
+        count, tokens = len(batch.sequences), sum(map(len, batch.sequences))
+        if count == 1 or tokens <= self._batch_tokens:
+            try:
+                return self._encoder.mean_pool([batch])[0]
+            except torch.OutOfMemoryError:
+                if count == 1:
+                    raise
+            # The exception holds the tensors of the batch, so the halves are computed after its block.
+            self._batch_tokens = tokens // 2
+            _LOGGER.warning(
+                "A batch of %d tokens does not fit into the memory of %s; batches now have at most %d",
+                tokens,
+                self._device,
+                self._batch_tokens,
+            )
+        halves = [
+            Batch(batch.sequences[half], batch.instruction_tokens[half])
+            for half in (slice(count // 2), slice(count // 2, None))
+        ]
+        return torch.cat([self._mean_pool(half) for half in halves])
 
 
 def _check_texts(texts: Sequence[str]) -> None:
