@@ -11,7 +11,7 @@ from pymilvus import DataType, MilvusClient
 from pyspark.sql import functions as F
 from vectors import TOLERANCE
 
-from spark_instructor import InstructorEmbeddings
+from spark_instructor import InstructorEmbeddings, convert_vectors
 from spark_instructor.milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus, writer
 
 
@@ -107,6 +107,20 @@ def test_doubles_are_rounded_not_reinterpreted(spark, uri, collection, rows_of):
 
 
 @pytest.mark.one_kind
+def test_output_types(embedded, server, collection, rows_of):
+    """Vectors in each output type are written as floats, and the collection knows their model."""
+    expected = {row.key: row.vector for row in embedded.collect() if row.text is not None}
+    for output_type, tolerance in (("half", 1e-3), ("vector", 0)):
+        df = convert_vectors(embedded, output_type)
+        counts = write_to_milvus(df, server, collection, "key", "vector")
+        assert counts == WriteCounts(written=39, nulls=1, invalid=0)
+        for row in rows_of(server, collection):
+            np.testing.assert_allclose(row["vector"], expected[row["key"]], atol=tolerance)
+    client = MilvusClient(server)
+    assert "hash" in client.describe_collection(collection)["properties"]["spark_instructor"]
+    client.close()
+
+
 def test_whole_numbers_beside_nulls_stay_whole(spark, uri, collection, rows_of, is_real):
     if is_real:
         pytest.skip("fields accept nulls since Milvus 2.5")
