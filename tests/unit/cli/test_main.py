@@ -1,4 +1,4 @@
-"""The command line's parts that need no Spark: search, models, prepare, help and errors."""
+"""The commands that need no Spark: search, models, prepare, package; help and errors."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TEXTS = ["prices rise", "cells divide", "water boils", "prices fall"]
 
 
 def run(capsys, *arguments):
-    code = cli.main([str(one) for one in arguments])
+    code = cli.main([str(argument) for argument in arguments])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
@@ -34,10 +34,10 @@ def model(tiny):
     return InstructorModel.from_pretrained(tiny)
 
 
-def written(folder, vectors, made_by=None):
-    """Parquet as Spark writes it, in two files: the columns' metadata lies in the footer."""
-    row = {"name": "vector", "type": "array", "nullable": True, "metadata": {"spark_instructor": made_by or {}}}
-    footer = {"org.apache.spark.sql.parquet.row.metadata": json.dumps({"type": "struct", "fields": [row]})}
+def write_vectors(folder, vectors, provenance=None):
+    """Write two Parquet files as Spark does, with the metadata of the columns in their footers; return the folder."""
+    field = {"name": "vector", "type": "array", "nullable": True, "metadata": {"spark_instructor": provenance or {}}}
+    footer = {"org.apache.spark.sql.parquet.row.metadata": json.dumps({"type": "struct", "fields": [field]})}
     table = pa.table({"id": range(len(vectors)), "text": TEXTS, "vector": pa.array(vectors, pa.list_(pa.float32()))})
     folder.mkdir()
     for i in range(2):
@@ -47,24 +47,26 @@ def written(folder, vectors, made_by=None):
 
 
 @pytest.fixture
-def embedded(model, tiny, tmp_path):
-    made_by = {"model": str(tiny), "precision": "float32", "hash": model.prepared.hash}
-    return written(tmp_path / "embedded.parquet", list(model.encode("", TEXTS)), made_by)
+def vectors(model, tiny, tmp_path):
+    """Write the vectors of `TEXTS`, and return their folder."""
+    provenance = {"model": str(tiny), "precision": "float32", "hash": model.prepared.hash}
+    return write_vectors(tmp_path / "vectors.parquet", list(model.encode("", TEXTS)), provenance)
 
 
-def test_search(capsys, embedded, model):
-    code, out, _ = run(capsys, "search", embedded, "water boils", "--instruction", "", "--k", 3)
+def test_search(capsys, vectors, model):
+    code, out, _ = run(capsys, "search", vectors, "water boils", "--instruction", "", "--k", 3)
     assert code == 0
     similar = model.encode("", TEXTS) @ model.encode("", ["water boils"])[0]
     best = np.argsort(-similar)[:3]
-    assert [int(one) for one in re.findall(r"id: (\d)", out)] == best.tolist()
-    assert [float(one) for one in re.findall(r"\d\. (-?\d\.\d+)", out)] == pytest.approx(similar[best], abs=1e-3)
+    assert [int(row) for row in re.findall(r"id: (\d)", out)] == best.tolist()
+    scores = [float(score) for score in re.findall(r"\d\. (-?\d\.\d+)", out)]
+    assert scores == pytest.approx(similar[best], abs=1e-3)
     assert "text: water boils" in out and "vector" not in out
 
 
 def test_search_skips_nulls_and_zeros(capsys, model, tiny, tmp_path):
     first, second, *_ = model.encode("", TEXTS)
-    folder = written(tmp_path / "x", [first, None, np.zeros(model.dimension, np.float32), second])
+    folder = write_vectors(tmp_path / "x", [first, None, np.zeros(model.dimension, np.float32), second])
     code, out, _ = run(capsys, "search", folder, "a", "--model", tiny)
     assert code == 0
     assert len(re.findall("id: ", out)) == 2
@@ -78,17 +80,17 @@ def test_search_skips_nulls_and_zeros(capsys, model, tiny, tmp_path):
         (["--model", "instructor_tiny"], "was embedded with"),
     ],
 )
-def test_search_of_something_else(capsys, embedded, change, says):
-    code, out, err = run(capsys, "search", embedded, "a", *change)
+def test_search_of_something_else(capsys, vectors, change, says):
+    code, out, err = run(capsys, "search", vectors, "a", *change)
     assert (code, out) == (1, "")
     assert says in err and err.count("\n") == 1
 
 
 def test_search_of_what_does_not_say_its_model(capsys, model, tiny, tmp_path):
-    folder = written(tmp_path / "x", list(model.encode("", TEXTS)))
+    folder = write_vectors(tmp_path / "x", list(model.encode("", TEXTS)))
     assert "does not say which model embedded it; pass --model" in run(capsys, "search", folder, "a")[2]
     assert run(capsys, "search", folder, "a", "--model", tiny)[0] == 0
-    narrow = written(tmp_path / "y", [[1.0, 2.0]] * 4)
+    narrow = write_vectors(tmp_path / "y", [[1.0, 2.0]] * 4)
     assert "have 2 floats and those of the model 64" in run(capsys, "search", narrow, "a", "--model", tiny)[2]
 
 
@@ -99,9 +101,10 @@ def test_search_of_what_holds_no_vectors(capsys, model, tiny, tmp_path):
         return err
 
     width = model.dimension
-    ragged = written(tmp_path / "ragged", [[1.0] * width, [1.0] * 2, [1.0] * 3, None])
+    ragged = write_vectors(tmp_path / "ragged", [[1.0] * width, [1.0] * 2, [1.0] * 3, None])
     assert f"column 'vector' has vectors of different widths: 2, {width}" in says(ragged)
-    assert "has no vectors in the column 'vector', so nothing is found" in says(written(tmp_path / "nulls", [None] * 4))
+    nulls = write_vectors(tmp_path / "nulls", [None] * 4)
+    assert "has no vectors in the column 'vector', so nothing is found" in says(nulls)
     pq.write_table(pa.table({"vector": ["[1, 2]"]}), tmp_path / "json.parquet")
     assert "json.parquet is string, expected vectors, such as lists of floats" in says(tmp_path / "json.parquet")
     (tmp_path / "x.csv").write_text("vector\n1")
@@ -114,12 +117,12 @@ def test_search_of_what_holds_no_vectors(capsys, model, tiny, tmp_path):
 def test_search_of_vectors_that_cannot_be_compared(capsys, model, tiny, tmp_path, number):
     vectors = model.encode("", TEXTS).tolist()
     vectors[1][0] = number
-    code, _, err = run(capsys, "search", written(tmp_path / "x", vectors), "a", "--model", tiny)
+    code, _, err = run(capsys, "search", write_vectors(tmp_path / "x", vectors), "a", "--model", tiny)
     assert code == 1 and "column 'vector' has a vector that contains NaN, infinity or null" in err
 
 
-def test_a_question_without_quotation_marks(capsys, embedded):
-    assert run(capsys, "search", embedded, "water", "boils") == run(capsys, "search", embedded, "water boils")
+def test_a_question_without_quotation_marks(capsys, vectors):
+    assert run(capsys, "search", vectors, "water", "boils") == run(capsys, "search", vectors, "water boils")
 
 
 def test_version(capsys):
@@ -144,20 +147,20 @@ def test_a_full_disk_is_one_line():
     )
 
 
-def test_search_of_two_models(capsys, embedded, model):
-    def fingerprinted(*fingerprints):
-        for i, file in enumerate(sorted(embedded.glob("*.parquet"))):
+def test_search_of_two_models(capsys, vectors, model):
+    def search_with(*fingerprints):
+        for i, file in enumerate(sorted(vectors.glob("*.parquet"))):
             table = pq.read_table(file).select(["id", "text", "vector"])
             pq.write_table(table.append_column("fingerprint", pa.array(fingerprints[i * 2 : i * 2 + 2])), file)
-        return run(capsys, "search", embedded, "a")
+        return run(capsys, "search", vectors, "a")
 
     own, other = model.prepared.hash[:16] + "-" + "0" * 64, "f" * 16 + "-" + "0" * 64
-    assert fingerprinted(own, own, own, None)[0] == 0
-    code, out, err = fingerprinted(own, own, own, other)
+    assert search_with(own, own, own, None)[0] == 0
+    code, out, err = search_with(own, own, own, other)
     assert (code, out) == (1, "")
     assert "contains rows of more than one model" in err and "Run embed_changes again" in err
-    assert fingerprinted("a column", "of", "this name", "of another")[0] == 0
-    assert fingerprinted(1, 2, 3, 4)[0] == 0
+    assert search_with("a column", "of", "this name", "of another")[0] == 0
+    assert search_with(1, 2, 3, 4)[0] == 0
 
 
 def test_search_without_a_file(capsys, tmp_path):
@@ -177,7 +180,7 @@ def test_prepare_and_models(capsys, tiny, tmp_path):
     assert re.search(r"instructor_tiny +packaged .* yes ", table)
     assert re.search(rf"  tiny +bfloat16 +\d+ MB  {made}\n", table)
     _, listed, _ = run(capsys, "models", "--json")
-    assert str(made) in [one["path"] for one in json.loads(listed)["prepared"]]
+    assert str(made) in [model["path"] for model in json.loads(listed)["prepared"]]
 
 
 def test_package_and_models(capsys, tiny, tmp_path, monkeypatch):
@@ -230,7 +233,7 @@ def test_misuse(capsys, arguments):
 
 
 def test_clean_models(capsys, tiny, tmp_path, monkeypatch):
-    """The models of this user's executors go; the prepared ones stay."""
+    """`models --clean` deletes the models of this user's executors and keeps the prepared ones."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     copy = shutil.copytree(prepare(tiny), tmp_path / f"spark_instructor-{os.getuid()}" / "model")
     code, printed, _ = run(capsys, "models", "--clean")
@@ -248,7 +251,7 @@ def test_help_teaches_by_example(capsys, command):
 
 
 @pytest.mark.parametrize(
-    ("output", "one", "removed"),
+    ("output", "source", "removed"),
     [
         ("a", "a", True),
         ("a", "a/x.jsonl", True),
@@ -263,13 +266,13 @@ def test_help_teaches_by_example(capsys, command):
         ("a", "ab/x.jsonl", False),
     ],
 )
-def test_what_an_overwrite_would_remove(tmp_path, monkeypatch, output, one, removed):
+def test_what_an_overwrite_would_remove(tmp_path, monkeypatch, output, source, removed):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
-    output, one = output.format(cwd=tmp_path), one.format(cwd=tmp_path)
+    output, source = output.format(cwd=tmp_path), source.format(cwd=tmp_path)
     with pytest.raises(ValueError, match="--overwrite would delete the input") if removed else nullcontext():
-        _check_overwrite(output, [one])
+        _check_overwrite(output, [source])
 
 
 def test_one_line_of_a_spark_error():
