@@ -10,8 +10,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .encoder import InstructorModel, prepare
+    from .fingerprints import Changes, rows_to_embed
     from .functions import convert_vectors, cosine_similarity, instructor_embed, register_instructor_embed
-    from .incremental import Changes, embed_changes, rows_to_embed
+    from .incremental import embed_changes
     from .milvus import InstructorEmbeddingFunction, WriteCounts, write_to_milvus
     from .models.prepared import list_prepared
     from .models.registry import known_models
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Annotation": "stages.annotation",
-    "Changes": "incremental",
+    "Changes": "fingerprints",
     "DocumentAssembler": "stages.assembler",
     "EmbeddingsFinisher": "stages.finisher",
     "InstructorEmbeddingFunction": "milvus",
@@ -46,7 +47,7 @@ _MODULES = {
     "prepare": "encoder",
     "progress": "progress_bar",
     "register_instructor_embed": "functions",
-    "rows_to_embed": "incremental",
+    "rows_to_embed": "fingerprints",
     "save_pipeline": "stages.pipelines",
     "write_to_milvus": "milvus",
 }

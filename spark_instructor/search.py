@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from .incremental import FINGERPRINT, get_fingerprint_prefix
+from .fingerprints import FINGERPRINT, get_fingerprint_prefix
 from .models.prepared import PreparedModel
 from .provenance import get_provenance
 from .top_k import TopK, read_vectors, take_rows

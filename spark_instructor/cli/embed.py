@@ -117,7 +117,8 @@ def _write(
 
 def _update(spark: SparkSession, stage: InstructorEmbeddings, texts: DataFrame, arguments: argparse.Namespace) -> str:
     """Embed the rows that the output lacks, write them, and return the counts and what was written."""
-    from ..incremental import embed_changes, read_target, rows_to_embed
+    from ..fingerprints import rows_to_embed
+    from ..incremental import embed_changes, read_target
     from ..progress_bar import progress
 
     keys = arguments.key.split(",")

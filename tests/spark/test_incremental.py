@@ -11,7 +11,8 @@ from vectors import assert_embedded
 
 from spark_instructor import DocumentAssembler, InstructorEmbeddings
 from spark_instructor.encoder import InstructorModel
-from spark_instructor.incremental import FINGERPRINT, PART, Changes, _count_changes, embed_changes, rows_to_embed
+from spark_instructor.fingerprints import FINGERPRINT, Changes, count_changes, rows_to_embed
+from spark_instructor.incremental import PART, embed_changes
 
 INSTRUCTION = "Represent: "
 PARTS = 2
@@ -246,14 +247,14 @@ def test_a_source_that_moves(spark, stage, target, tiny_model, tmp_path, monkeyp
         return spark.read.schema("id int, text string").json(str(tmp_path / "source.json"))
 
     def count_and_move(*args):
-        counts = _count_changes(*args)
+        counts = count_changes(*args)
         source_of({1: "moved", 2: "texts"})
         return counts
 
     embed_changes(source_of({1: "a row"}), target, "id", stage, parts=1)
     source = source_of({1: "a row", 2: "texts"})
     with monkeypatch.context() as patched:
-        patched.setattr("spark_instructor.incremental._count_changes", count_and_move)
+        patched.setattr("spark_instructor.incremental.count_changes", count_and_move)
         assert embed_changes(source, target, "id", stage) == Changes(new=1, unchanged=1)
     assert_target(spark, target, tiny_model, {1: "a row", 2: "texts"})
     assert embed_changes(source, target, "id", stage) == Changes(changed=1, unchanged=1)
