@@ -43,7 +43,7 @@ class T5Tokenizer:
         than ``max_tokens`` ids. The first ``max_tokens`` of them are the same as for the full text.
         """
         max_characters = None if max_tokens is None else max_tokens * _CHARACTERS_PER_TOKEN
-        for portion in _split_into_portions(map(_replace_surrogates, texts), max_characters):
+        for portion in _split_into_portions(map(replace_surrogates, texts), max_characters):
             prefixes = [_take_whole_words(text, max_characters) for text in portion]
             encodings = self._tokenizer.encode_batch_fast(prefixes)
             for text, prefix, encoding in zip(portion, prefixes, encodings, strict=True):
@@ -51,6 +51,14 @@ class T5Tokenizer:
                 if max_tokens is not None and len(ids) <= max_tokens and len(prefix) < len(text):
                     ids = self._encode_prefix(text, max_tokens)
                 yield np.array(ids, np.int32)
+
+    def locate_tokens(self, text: str) -> list[tuple[int, int]]:
+        """Return the start and the stop of each token in a text, in characters; the text must be valid for UTF-8.
+
+        ``</s>`` at the end is left out.
+        """
+        spans: list[tuple[int, int]] = self._tokenizer.encode(text).offsets
+        return spans[:-1]
 
     def _encode_prefix(self, text: str, max_tokens: int) -> list[int]:
         """Do what `encode` does, for a text with few tokens for its length, from a prefix that grows until it suffices.
@@ -84,7 +92,7 @@ class T5Tokenizer:
 
         Like sentence-transformers, this ignores where the instruction ends among the tokens of the joined text.
         """
-        stripped = _replace_surrogates(instruction).strip()
+        stripped = replace_surrogates(instruction).strip()
         return len(self._tokenizer.encode(stripped).ids) - 1 if stripped else 0
 
 
@@ -99,7 +107,7 @@ def warn_if_joined(instruction: str) -> None:
         )
 
 
-def _replace_surrogates(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Make ``text`` valid for UTF-8: a pair of surrogates becomes its character, and a lone surrogate U+FFFD."""
     try:
         text.encode()
