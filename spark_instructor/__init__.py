@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from .stages.finisher import EmbeddingsFinisher
     from .stages.light_pipeline import LightPipeline
     from .stages.pipelines import load_pipeline, save_pipeline
+    from .stages.splitter import DocumentTokenSplitter
 
 _MODULES = {
     "Annotation": "stages.annotation",
     "Changes": "fingerprints",
     "DocumentAssembler": "stages.assembler",
+    "DocumentTokenSplitter": "stages.splitter",
     "EmbeddingsFinisher": "stages.finisher",
     "InstructorEmbeddingFunction": "milvus",
     "InstructorEmbeddings": "stages.embeddings",
@@ -56,6 +58,7 @@ __all__ = [
     "Annotation",
     "Changes",
     "DocumentAssembler",
+    "DocumentTokenSplitter",
     "EmbeddingsFinisher",
     "InstructorEmbeddingFunction",
     "InstructorEmbeddings",

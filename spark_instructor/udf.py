@@ -21,10 +21,13 @@ from pyspark.sql.types import (
     DataType,
     DoubleType,
     IntegerType,
+    StringType,
     StructField,
     StructType,
 )
 
+from . import chunks
+from .chunks import SplitJob
 from .columns import VECTOR, VECTOR_TYPES, column, get_output_type, is_same_type
 from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_result
 
@@ -32,7 +35,7 @@ _arrow_udf: Any = getattr(F, "arrow_udf", None)
 """Creates a UDF of Arrow arrays; None before Spark 4.1, where every vectorized UDF takes and returns pandas objects."""
 
 UDF_NAMES = ("embed_structs", "embed_frames", "embed_arrays", "embed_series")
-"""Names of the UDFs of this module in Spark's plans."""
+"""Names of the UDFs that embed, in Spark's plans."""
 
 _PACKAGES = ("pandas", "pyarrow", "torch")
 
@@ -128,6 +131,25 @@ def create_expression_udf(job: Job) -> Any:
     if _arrow_udf is not None:
         return _arrow_udf(embed_arrays, VECTOR)
     return pandas_udf(embed_series, VECTOR)  # type: ignore[call-overload]
+
+
+def create_splitter_udf(job: SplitJob) -> Any:
+    """Return the UDF of a `DocumentTokenSplitter`: it does what `chunks.split_arrays` does."""
+    call = on_executor("chunks.split_series" if _arrow_udf is None else "chunks.split_arrays", dataclasses.asdict(job))
+    result_type = StructType()
+    for name in (chunks.DOCUMENT, chunks.CHUNK, chunks.CHUNKS, chunks.TOKENS, chunks.BEGIN, chunks.END):
+        result_type.add(name, ArrayType(IntegerType()))
+    result_type.add(chunks.TEXT, ArrayType(StringType()))
+
+    def split_arrays(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        return call(batches)
+
+    def split_series(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        return call(batches)
+
+    if _arrow_udf is not None:
+        return _arrow_udf(split_arrays, result_type)
+    return pandas_udf(split_series, result_type)  # type: ignore[call-overload]
 
 
 def convert_vectors(field: StructField, output_type: str, reader: str) -> Column:

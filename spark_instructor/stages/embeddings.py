@@ -28,14 +28,14 @@ from ..worker import TOKENS, TRUNCATED, Job, choose_device, load_cached
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, TEXT
 from .distinct import check_distinct, embed_distinct
-from .expressions import build_output, find_error, select_texts, sum_metrics
+from .expressions import build_output, compute_once, find_error, select_texts, sum_metrics
 from .model_stage import ModelStage
-from .params import AtLeast, HasInputCols, HasOutputCol, HasOutputCols, OneOf, Self
+from .params import AtLeast, HasInputCols, HasLazyAnnotator, HasOutputCol, HasOutputCols, OneOf, Self
 
 SelfEmbeddings = TypeVar("SelfEmbeddings", bound="_InstructorEmbeddingsParams")
 
 
-class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOutputCols):
+class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOutputCols, HasLazyAnnotator):
     """Params of `InstructorEmbeddings`."""
 
     instructionCol: Param[str] = Param(
@@ -83,9 +83,6 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
     caseSensitive: Param[bool] = Param(
         Params._dummy(), "caseSensitive", "has no effect for this model", TypeConverters.toBoolean
     )
-    lazyAnnotator: Param[bool] = Param(
-        Params._dummy(), "lazyAnnotator", "has no effect outside of RecursivePipeline", TypeConverters.toBoolean
-    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +92,6 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
             outputType="float",
             distinct=False,
             caseSensitive=False,
-            lazyAnnotator=False,
         )
 
     def setInstructionCol(self: Self, value: str) -> Self:
@@ -197,14 +193,6 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
     def getCaseSensitive(self) -> bool:
         """Return what was set; it has no effect."""
         return self.getOrDefault(self.caseSensitive)
-
-    def setLazyAnnotator(self: Self, value: bool) -> Self:
-        """Accept the setting of a Spark NLP pipeline. It has no effect: it concerns its RecursivePipeline."""
-        return self._set(lazyAnnotator=value)
-
-    def getLazyAnnotator(self) -> bool:
-        """Return what was set; it has no effect."""
-        return self.getOrDefault(self.lazyAnnotator)
 
     def _check_checkpoint(self, model: PreparedModel | KnownModel) -> None:
         """Raise ValueError if the checkpoint has another width, or a lower limit of tokens, than what was set."""
@@ -374,7 +362,7 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
             with_counts=observation is not None or any(map(is_annotations, fields)),
             with_metrics=observation is not None,
         )
-        result, once, error = (f"{self.uid}__{name}" for name in ("result", "once", "error"))
+        error = f"{self.uid}__error"
         error_col = self.getErrorCol()
 
         def if_valid(value: Column) -> Column:
@@ -390,11 +378,7 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         # An annotation always has a text; an element of array<string> may be null.
         embed = create_stage_udf(job, has_null_texts=[not is_annotations(field) for field in fields])
 
-        # Spark pushes a filter on a projected column below the projection, so it would compute the UDF twice, for the
-        # filter and for the output. It cannot push a filter below the explode whose column the filter needs. Therefore
-        # each output needs `once`. A filter on other columns still goes below both, and an unused UDF is still pruned.
-        rows = rows.select("*", embed(F.struct(*texts)).alias(result))
-        rows = rows.select("*", F.explode(F.array(F.lit(True))).alias(once))
+        rows, result, once = compute_once(rows, embed(F.struct(*texts)), self.uid)
         if observation is not None:
             rows = rows.observe(observation, *sum_metrics(fields, column(result)))
         metadata: dict[str, Any] = {

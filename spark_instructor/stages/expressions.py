@@ -1,10 +1,10 @@
-"""Column expressions of `InstructorEmbeddings`: what the UDF receives, and what becomes of its result."""
+"""Column expressions of the stages that have a UDF: what the UDF receives, and what becomes of its result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StructField
 
@@ -20,6 +20,19 @@ _CHARACTERS_PER_WORD = 12  # more than in English or German, so that the beginni
 def utf16_length(text: Column) -> Column:
     """Return the length of a string column in UTF-16 units, as Java counts."""
     return (F.octet_length(F.encode(text, "UTF-16BE")) / 2).cast("int")
+
+
+def compute_once(dataset: DataFrame, expression: Column, prefix: str) -> tuple[DataFrame, str, str]:
+    """Append the result of a UDF so that Spark computes it once per row, and return the names of two new columns.
+
+    The first holds the result. The second is always true, but Spark does not know that: every expression of the result
+    that leaves the stage needs it as a guard. Spark pushes a filter on a projected column below the projection, so it
+    would compute the UDF twice, for the filter and for the output. It cannot push a filter below the explode whose
+    column the filter needs. A filter on other columns still goes below both, and an unused UDF is still pruned.
+    """
+    result, once = f"{prefix}__result", f"{prefix}__once"
+    rows = dataset.select("*", expression.alias(result))
+    return rows.select("*", F.explode(F.array(F.lit(True))).alias(once)), result, once
 
 
 def find_error(fields: Sequence[StructField], instruction: StructField | None, dimension: int) -> Column:
@@ -82,8 +95,7 @@ def cut_text(text: Column, max_tokens: int) -> Column:
 def build_output(field: StructField, result: Column, guard: Column, index: int, output_type: str) -> Column:
     """Return the output column for input column number ``index``.
 
-    ``result`` is the struct that the UDF returns. ``guard`` is always true, but Spark does not know that: see
-    `InstructorEmbeddings`.
+    ``result`` is the struct that the UDF returns, and ``guard`` the column that is always true; see `compute_once`.
     """
     vectors = result[name_result(VECTORS, index)]
     if not is_annotations(field):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import SparkSession
 
+from ..chunks import load_tokenizer
 from ..files import local_path
-from ..models.host_cache import ModelLocation
-from ..models.prepared import PRECISIONS, TOKENIZER, PreparedModel, cached_path, is_prepared, read_prepared
+from ..models.host_cache import HostModel, ModelLocation
+from ..models.prepared import PRECISIONS, PreparedModel, cached_path, is_prepared, read_prepared
 from ..models.publishing import publish_folder
 from ..models.registry import KnownModel, find_checkpoint, find_known, find_local_folder
 from ..models.shipping import is_local, ship_model
@@ -169,7 +169,8 @@ class ModelStage(Stage, StageParams):
         from ..encoder import warn_if_joined
 
         warn_if_joined(instruction)
-        instruction_tokens = _count_instruction_tokens(model.path / TOKENIZER, instruction)
+        tokenizer = load_tokenizer(HostModel(str(model.path), file_state=""))
+        instruction_tokens = tokenizer.count_instruction_tokens(instruction)
         max_length = self._get(self.maxSentenceLength) or model.max_length
         room = max_length - 1 - instruction_tokens
         if room <= 0:
@@ -225,10 +226,3 @@ def _check_saved(folder: Path, folder_name: str) -> None:
         raise ValueError(f"the saved model {folder_name} is not what was saved: {error}") from error
     if model.folder_name != folder_name:
         raise ValueError(f"the saved model {folder_name} is not what was saved: {folder} holds {model.folder_name}")
-
-
-@lru_cache  # since reading a tokenizer takes longer than a call of LightPipeline should
-def _count_instruction_tokens(tokenizer: Path, instruction: str) -> int:
-    from ..encoder import T5Tokenizer
-
-    return T5Tokenizer(tokenizer).count_instruction_tokens(instruction)

@@ -119,3 +119,23 @@ class HasOutputCols(StageParams):
     def getOutputCols(self) -> list[str]:
         """Return the names of the output columns; raise ValueError if they are not set."""
         return self._get_required(self.outputCols)
+
+
+class HasLazyAnnotator(StageParams):
+    """Mixin for the Param lazyAnnotator."""
+
+    lazyAnnotator: Param[bool] = Param(
+        Params._dummy(), "lazyAnnotator", "has no effect outside of RecursivePipeline", TypeConverters.toBoolean
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(lazyAnnotator=False)
+
+    def setLazyAnnotator(self: Self, value: bool) -> Self:
+        """Accept the setting of a Spark NLP pipeline. It has no effect: it concerns its RecursivePipeline."""
+        return self._set(lazyAnnotator=value)
+
+    def getLazyAnnotator(self) -> bool:
+        """Return what was set; it has no effect."""
+        return self.getOrDefault(self.lazyAnnotator)
