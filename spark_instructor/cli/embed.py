@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from ..stages.embeddings import InstructorEmbeddings
+    from ..stages.splitter import DocumentTokenSplitter
 
 
 class UnfinishedError(Exception):
@@ -42,9 +43,10 @@ def run_embed(arguments: argparse.Namespace) -> None:
         _check_output(arguments.output)
     stage = _create_stage(arguments)
     dimension = stage.getDimension()
+    splitter = _create_splitter(arguments, stage) if arguments.split else None
     spark = start_session(arguments)
     try:
-        summary = _embed(spark, source, stage, arguments)
+        summary = _embed(spark, source, stage, splitter, arguments)
     except KeyboardInterrupt as stop:
         cancel_jobs(spark)
         raise type(stop)(_describe_rest(arguments)) from None
@@ -52,18 +54,29 @@ def run_embed(arguments: argparse.Namespace) -> None:
     print(summary)
 
 
-def _embed(spark: SparkSession, source: Source, stage: InstructorEmbeddings, arguments: argparse.Namespace) -> str:
-    """Read, embed and write the rows, and return the counts and what was written."""
-    from .rows import check_rows, read_rows
+def _embed(
+    spark: SparkSession,
+    source: Source,
+    stage: InstructorEmbeddings,
+    splitter: DocumentTokenSplitter | None,
+    arguments: argparse.Namespace,
+) -> str:
+    """Read, split, embed and write the rows, and return the counts and what was written."""
+    from .rows import CHUNK, check_rows, read_rows, split_rows
 
     rows = read_rows(spark, source)
     if arguments.output and arguments.overwrite:
         _check_overwrite(arguments.output, [arguments.input, *map(unquote, rows.inputFiles())])
     (text,), _ = stage.check_columns(rows)
     texts, count = check_rows(source, rows, text, skip_bad_lines=arguments.bad_lines == "skip")
+    keys = arguments.key.split(",") if arguments.key else []
     try:
-        if arguments.key:
-            return _update(spark, stage, texts, arguments)
+        if splitter is not None:
+            texts = split_rows(texts, text, splitter)
+            keys = [*keys, CHUNK] if keys else []
+            count = texts.count()  # takes little time in comparison, and the progress needs it
+        if keys:
+            return _update(spark, stage, texts, keys, arguments)
         return _write(spark, stage, texts, count, arguments)
     except (ValueError, TypeError, OSError):  # from the driver's own checks
         raise
@@ -74,6 +87,11 @@ def _embed(spark: SparkSession, source: Source, stage: InstructorEmbeddings, arg
 def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.milvus is not None and not (arguments.collection and arguments.id_col):
         raise ValueError("--milvus needs --collection and --id-col")
+    if arguments.split and arguments.milvus:
+        raise ValueError(
+            "--split gives the rows of one document the same --id-col, but Milvus needs an id per row. Write them with "
+            "--output, add an id made of the key and the chunk, and call write_to_milvus"
+        )
     for name, value in (("--overwrite", arguments.overwrite), ("--milvus", arguments.milvus)):
         if arguments.key and value:
             raise ValueError(f"--key continues with what --output has, so {name} cannot be combined with it")
@@ -92,6 +110,15 @@ def _create_stage(arguments: argparse.Namespace) -> InstructorEmbeddings:
         maxSentenceLength=arguments.max_length,
         longText=arguments.long_text,
     )
+
+
+def _create_splitter(arguments: argparse.Namespace, stage: InstructorEmbeddings) -> DocumentTokenSplitter:
+    from ..stages.splitter import DocumentTokenSplitter
+
+    num_tokens, token_overlap = arguments.split
+    splitter = DocumentTokenSplitter.from_embeddings(stage).setNumTokens(num_tokens).setTokenOverlap(token_overlap)
+    splitter.getNumTokens()  # raises now if the limits contradict each other
+    return splitter.setInputCols(arguments.text_col)
 
 
 def _write(
@@ -115,13 +142,14 @@ def _write(
     return "\n".join([*lines, f"  {'seconds':<10}{seconds:>12,.1f}   {rates}", outcome])
 
 
-def _update(spark: SparkSession, stage: InstructorEmbeddings, texts: DataFrame, arguments: argparse.Namespace) -> str:
+def _update(
+    spark: SparkSession, stage: InstructorEmbeddings, texts: DataFrame, keys: list[str], arguments: argparse.Namespace
+) -> str:
     """Embed the rows that the output lacks, write them, and return the counts and what was written."""
     from ..fingerprints import rows_to_embed
     from ..incremental import embed_changes, read_target
     from ..progress_bar import progress
 
-    keys = arguments.key.split(",")
     start = time.perf_counter()
     todo = rows_to_embed(texts, read_target(spark, arguments.output), keys, stage).count()
     with progress(todo):

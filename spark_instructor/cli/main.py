@@ -84,6 +84,7 @@ def _create_parser() -> argparse.ArgumentParser:
         spark-instructor embed passages.jsonl --model instructor_tiny --output embedded.parquet
         spark-instructor embed passages.jsonl --key id --output embedded.parquet  # call it again if it is interrupted
         spark-instructor embed letters/ --format text --whole-files --encoding latin-1 --output letters.parquet
+        spark-instructor embed books/ --format text --whole-files --split 256:32 --output books.parquet
         spark-instructor embed reviews.csv --text-col body --instruction 'Represent the review for clustering: ' \\
             --model hkunlp/instructor-base --precision bfloat16 --master 'local[*]' --output reviews.parquet
         spark-instructor embed catalog.schema.passages --remote sc://host:15002 \\
@@ -108,6 +109,12 @@ def _create_parser() -> argparse.ArgumentParser:
     _add_model(embed)
     embed.add_argument("--max-length", type=int, help="maximum number of tokens per text, including the instruction")
     embed.add_argument("--long-text", default="truncate", choices=LONG_TEXT, help="for longer texts (%(default)s)")
+    embed.add_argument(
+        "--split",
+        type=_parse_split,
+        metavar="TOKENS[:OVERLAP]",
+        help="split each text into chunks of so many tokens, which repeat so many of the chunk before: a row per chunk",
+    )
     embed.add_argument("--partitions", type=_parse_positive, help="number of Spark tasks (default: by number of rows)")
     session = embed.add_mutually_exclusive_group()
     session.add_argument("--master", help="Spark master (default: that of spark-submit, else local[*])")
@@ -212,6 +219,17 @@ def _parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number of at least 1")
     return int(text)
+
+
+def _parse_split(text: str) -> tuple[int, int]:
+    """Return the number of tokens per chunk and the overlap; the splitter checks them."""
+    tokens, _, overlap = text.partition(":")
+    if not tokens.isdecimal() or not (overlap or "0").isdecimal() or text.endswith(":"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, expected the number of tokens per chunk, and an overlap behind a colon if you want one: 256 or "
+            "256:32"
+        )
+    return int(tokens), int(overlap or "0")
 
 
 def _parse_encoding(text: str) -> str:

@@ -13,9 +13,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from ..columns import column, is_same_type
+from ..columns import check_new_columns, check_type, column, is_same_type
 from ..files import escape_pattern, local_path
+from ..stages.splitter import DocumentTokenSplitter
 from .inputs import OPENERS, Source
+
+CHUNK = "chunk"
+"""Name of the column with the number of a chunk in its document."""
 
 _UNREADABLE = "__unreadable"  # the column with the records that Spark could not read
 _EXAMPLES = 3
@@ -111,6 +115,25 @@ def check_rows(source: Source, rows: DataFrame, text: StructField, *, skip_bad_l
     if has_unreadable:
         rows = rows.where(F.col(_UNREADABLE).isNull()).drop(_UNREADABLE)
     return rows, found.rows - found.unreadable
+
+
+def split_rows(rows: DataFrame, text: StructField, splitter: DocumentTokenSplitter) -> DataFrame:
+    """Return a row per chunk: the columns of its document, with the chunk in place of the text, and its place.
+
+    The place is in the columns `CHUNK`, ``chunks`` (how many chunks the document has), ``begin`` and ``end``.
+
+    Raises ValueError if the text is not a string, or if the rows have one of these columns.
+    """
+    check_type(text, [StringType()], "--split")
+    check_new_columns(rows, [CHUNK, "chunks", "begin", "end"], "--split")
+    chunks = f"{splitter.uid}__chunks"
+    chunk = column(chunks)[0]
+    split = splitter.copy().setOutputCol(chunks).setExplodeSplits(True).transform(rows)
+    return split.select(
+        *(chunk["result"].alias(name) if name == text.name else column(name) for name in rows.columns),
+        *(chunk["metadata"][name].cast("int").alias(name) for name in (CHUNK, "chunks")),
+        *(chunk[name].alias(name) for name in ("begin", "end")),
+    )
 
 
 def _describe_bad_lines(source: Source, count: int, examples: list[Any]) -> str:

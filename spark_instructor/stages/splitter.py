@@ -158,7 +158,10 @@ class DocumentTokenSplitter(_DocumentTokenSplitterParams):
         return cls()._set(**params)
 
     def getNumTokens(self) -> int:
-        """Return the maximum number of tokens per chunk: what was set, or else what the model can read."""
+        """Return the maximum number of tokens per chunk: what was set, or else what the model can read.
+
+        Raises ValueError, as `transform` does, if the limits of this stage and of the model contradict each other.
+        """
         return self._choose_num_tokens(self.prepare_model())
 
     def _choose_num_tokens(self, model: PreparedModel) -> int:

@@ -95,6 +95,29 @@ def test_other_inputs(spark, embed, expected, tmp_path, kind):
 
 
 @pytest.mark.one_kind
+def test_split(spark, embed, tiny, tmp_path):
+    """A row per chunk, with the columns of its document and its place; the key of a row is completed by the chunk."""
+    text = "The cat sat on a mat. 😀 Żółć!\n\n" * 20
+    document = tmp_path / "in.jsonl"
+    rows = [{"id": "a", "text": text}, {"id": "b", "text": " "}, {"id": "c", "text": None}, {"id": "d", "text": "end"}]
+    document.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "out.parquet"
+    code, _, err = embed(document, "--output", output, "--split", "60:10", "--key", "id")
+    assert code == 0, err
+    found = sorted(spark.read.parquet(str(output)).collect(), key=lambda row: (row.id, row.chunk))
+    assert [row.id for row in found] == ["a"] * (len(found) - 1) + ["d"] and len(found) > 5
+    model = InstructorModel.from_pretrained(tiny)
+    for row in found:
+        original = text if row.id == "a" else "end"
+        place = original.encode("utf-16-le")[2 * row.begin : 2 * row.end + 2].decode("utf-16-le")
+        assert row.text == place and row.chunks == (len(found) - 1 if row.id == "a" else 1)
+        np.testing.assert_allclose(row.vector, model.encode("I: ", [row.text])[0], atol=TOLERANCE, rtol=0)
+    code, again, err = embed(document, "--output", output, "--split", "60:10", "--key", "id")
+    assert code == 0 and re.search(rf"unchanged +{len(found)}$", again, re.MULTILINE), err
+    code, _, err = embed(output, "--output", tmp_path / "other.parquet", "--split", "60", "--vector-col", "v")
+    assert code == 1 and "--split: the output column 'chunk' exists already" in err
+
+
 def test_milvus(embed, jsonl, expected, tmp_path):
     from pymilvus import MilvusClient
 

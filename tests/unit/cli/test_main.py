@@ -291,3 +291,29 @@ RuntimeError: device is 'cuda', but torch
     cause = "\n\tat X\nCaused by: java.lang.RuntimeException: in.txt is not a Parquet file\n\tat Y\n\t... 1 more"
     assert _summarize(Exception(jvm + cause)) == "in.txt is not a Parquet file"
     assert "JDK 17" in _summarize(Exception("[JAVA_GATEWAY_EXITED] Java gateway process exited"))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("many", "'many', expected the number of tokens per chunk, and an overlap behind a colon"),
+        ("256:", "'256:', expected the number of tokens per chunk"),
+        ("1.5", "expected the number of tokens per chunk"),
+        ("8", "numTokens is 8, expected at least 16"),
+        ("9999", "numTokens is 9999, but of the tokens that"),
+        ("32:32", "tokenOverlap is 32, expected less than numTokens, which is 32"),
+        ("32 --milvus x.db --collection c --id-col id", "Milvus needs an id per row"),
+    ],
+)
+def test_bad_splits(monkeypatch, capsys, tiny, tmp_path, value, says):
+    """They are found before Spark starts."""
+    monkeypatch.setattr("spark_instructor.cli.embed.start_session", None)
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "a"}))
+    output = [] if "--milvus" in value else ["--output", tmp_path / "out"]
+    arguments = ["embed", tmp_path / "in.jsonl", "--model", tiny, *output, "--split", *value.split()]
+    try:
+        code = cli.main([str(one) for one in arguments])
+    except SystemExit as usage:
+        code = usage.code
+    assert code in (1, 2)
+    assert says in capsys.readouterr().err
