@@ -20,15 +20,19 @@ test: java .venv/ready ## run the tests except the exhaustive ones; ARGS="-k nam
 test-exhaustive: java .venv/ready ## run the exhaustive tests: every notebook, shell block and fault
 	$(BIN)/python -m pytest -m exhaustive --exhaustive $(ARGS)
 
+# These tests run expressions of Spark alone, which are the same on every cluster.
+NOT_ON_CLUSTERS := spark/stages/test_assembler.py spark/stages/test_finisher.py
+
 test-connect: SESSIONS := 'connect:local[2]' 'connect:local-cluster[2,1,1024]'
 test-connect: ## run the Spark tests through Spark Connect
 
 test-clusters: SESSIONS := 'local-cluster[2,1,1024]' 'standalone[1]' 'standalone[2]'
+test-clusters: IGNORED := $(foreach path,$(NOT_ON_CLUSTERS),--ignore tests/$(path))
 test-clusters: ## run the Spark tests on clusters
 
 test-connect test-clusters: java .venv/ready
 	@set -e; for kind in $(SESSIONS); do \
-		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --exhaustive --session "$$kind" $(ARGS); \
+		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --exhaustive --session "$$kind" $(IGNORED) $(ARGS); \
 	done
 
 # Tests without Spark do not change with its version. The pages, the notebooks and an interrupted command line, which
@@ -74,11 +78,11 @@ newcomer: java test-wheel ## do what a newcomer does in the first hour, with the
 		'pyspark[connect]==4.3.0' '.[milvus]' ipykernel nbclient
 	.venv-wheel/bin/python tests/newcomer.py
 
-# Most of these test runs leave a core idle, so two run at a time; two installations at a time would get in each
-# other's way.
+# Most of these test runs leave a core idle, so two run at a time, the longest first; two installations at a time would get
+# in each other's way.
 check: lint docs test newcomer $(addsuffix /ready,.venv35 .venv40 .venvmilvus .venvsparknlp) ## run everything that a change has to pass
-	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-clusters test-connect test-spark35 test-spark40 test-milvus \
-		test-sparknlp
+	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-spark35 test-clusters test-connect test-milvus \
+		test-sparknlp test-spark40
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .
