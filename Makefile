@@ -6,7 +6,7 @@ ENVIRONMENTS := .venv .venv35 .venv40 .venvsparknlp .venvfloors .venvfloors-milv
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-exhaustive test-connect test-clusters test-spark35 test-spark40 test-sparknlp \
-	test-milvus test-wheel newcomer test-floors soak lint docs check format clean python java
+	test-tables test-milvus test-wheel newcomer test-floors soak lint docs check format clean python java
 
 help: ## list these targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,10 @@ test-milvus: java .venv/ready .venvmilvus/ready ## run the Milvus tests with a r
 test-sparknlp: java .venvsparknlp/ready ## compare with Spark NLP; its jars come from SPARK_NLP_JARS or from Maven
 	.venvsparknlp/bin/python -m pytest tests/sparknlp $(ARGS)
 
+test-tables: java .venv35/ready .venv40/ready ## test Delta and Iceberg tables; their jars come from TABLE_JARS or from Maven
+	.venv35/bin/python -m pytest tests/tables $(ARGS)
+	.venv40/bin/python -m pytest tests/tables $(ARGS)
+
 # The tests of what calls the libraries whose oldest versions pyproject.toml promises. Milvus has its own environment.
 AT_FLOORS := unit/cli unit/encoder unit/models unit/stages unit/test_import.py unit/test_udf.py unit/test_worker.py \
 	$(addprefix spark/stages/,test_embeddings.py test_goldens.py)
@@ -81,7 +85,7 @@ newcomer: java test-wheel ## do what a newcomer does in the first hour, with the
 # Most of these test runs leave a core idle, so two run at a time, the longest first; two installations at a time would get
 # in each other's way.
 check: lint docs test newcomer $(addsuffix /ready,.venv35 .venv40 .venvmilvus .venvsparknlp) ## run everything that a change has to pass
-	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-spark35 test-clusters test-connect test-milvus \
+	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-spark35 test-clusters test-connect test-milvus test-tables \
 		test-sparknlp test-spark40
 
 lint: .venv/ready ## check style, types and layers

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .stages.light_pipeline import LightPipeline
     from .stages.pipelines import load_pipeline, save_pipeline
     from .stages.splitter import DocumentTokenSplitter
+    from .tables import embed_table
 
 _MODULES = {
     "Annotation": "stages.annotation",
@@ -40,6 +41,7 @@ _MODULES = {
     "convert_vectors": "functions",
     "cosine_similarity": "functions",
     "embed_changes": "incremental",
+    "embed_table": "tables",
     "instructor_embed": "functions",
     "known_models": "models.registry",
     "list_prepared": "models.prepared",
@@ -68,6 +70,7 @@ __all__ = [
     "convert_vectors",
     "cosine_similarity",
     "embed_changes",
+    "embed_table",
     "instructor_embed",
     "known_models",
     "list_prepared",

@@ -29,7 +29,7 @@ _KIND, _OLD_FINGERPRINT, _OLD_KEY = (OLD_PREFIX + name for name in ("kind", "fin
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """Numbers of rows that `embed_changes` found."""
+    """Numbers of rows that `embed_changes` or `embed_table` found."""
 
     new: int = 0
     """Rows that were embedded because the target had no row with their key."""
@@ -38,7 +38,7 @@ class Changes:
     unchanged: int = 0
     """Rows that stayed as they were."""
     absent: int = 0
-    """Rows that only the target has. They stay there, since the source need not be complete."""
+    """Rows that only the target has. They stay there, unless `embed_table` was called with ``delete_absent``."""
 
 
 def rows_to_embed(
@@ -100,6 +100,16 @@ def _hash_instruction(instruction: Column) -> Column:
 
 def check_columns(before: DataFrame, after: DataFrame, target: str) -> None:
     """Raise ValueError if the target does not have the same columns as the embedded source, in any order."""
+    different = find_different_columns(before, after)
+    if different:
+        raise ValueError(
+            f"{target} has other columns than the source and the stage produce; these differ: "
+            f"{', '.join(different)}. Select the same columns and name the same output column, or name a new target."
+        )
+
+
+def find_different_columns(before: DataFrame, after: DataFrame) -> list[str]:
+    """Return the names of the columns that one of two DataFrames lacks or has with another type, sorted."""
 
     def find_different(fields: StructType, others: StructType) -> Iterator[str]:
         for field in fields:
@@ -112,13 +122,7 @@ def check_columns(before: DataFrame, after: DataFrame, target: str) -> None:
         output_types = {(one.metadata or {}).get(OUTPUT_TYPE) for one in (field, other)} - {None}
         return is_same_type(field.dataType, other.dataType) and len(output_types) <= 1
 
-    different = {*find_different(before.schema, after.schema), *find_different(after.schema, before.schema)}
-    if different:
-        raise ValueError(
-            f"{target} has other columns than the source and the stage produce; these differ: "
-            f"{', '.join(sorted(different))}. Select the same columns and name the same output column, or name a "
-            "new target."
-        )
+    return sorted({*find_different(before.schema, after.schema), *find_different(after.schema, before.schema)})
 
 
 def check_keys(rows: DataFrame, keys: list[str], owner: str) -> None:
@@ -146,8 +150,13 @@ def compare(wanted: DataFrame, before: DataFrame, keys: list[str], *others: Colu
 
 def select_stale(wanted: DataFrame, before: DataFrame, keys: list[str]) -> DataFrame:
     """Select the rows of the source that ``before`` lacks or has with another fingerprint."""
-    old = select_old_keys(before, keys, F.col(FINGERPRINT).alias(_OLD_FINGERPRINT))
-    return wanted.join(old, match_keys(keys) & (F.col(_OLD_FINGERPRINT) == F.col(FINGERPRINT)), "left_anti")
+    return join_fingerprints(wanted, before, keys, "left_anti")
+
+
+def join_fingerprints(wanted: DataFrame, before: DataFrame, keys: list[str], how: str, *others: Column) -> DataFrame:
+    """Join rows with the rows of ``before`` that have the same key and fingerprint, and with their ``others``."""
+    old = select_old_keys(before, keys, F.col(FINGERPRINT).alias(_OLD_FINGERPRINT), *others)
+    return wanted.join(old, match_keys(keys) & (F.col(_OLD_FINGERPRINT) == F.col(FINGERPRINT)), how)
 
 
 def select_old_keys(rows: DataFrame, keys: list[str], *others: Column) -> DataFrame:
