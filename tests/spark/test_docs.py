@@ -44,6 +44,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.exhaustive
 def test_python_blocks_of_the_readme(folder):
     printed = run_python_blocks(folder, ["README"])
     assert "What is inflation? 384" in printed

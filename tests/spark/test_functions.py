@@ -55,6 +55,7 @@ def test_sql(spark, texts, tiny, expected):
     assert_same(embedded.collect(), expected)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_arguments_that_are_no_texts(spark, texts, tiny, subtests):
     register_instructor_embed(spark, "embed_text", model=str(tiny))

@@ -83,6 +83,7 @@ def test_changed_texts_take_the_place_of_the_old(spark, update, target, tiny_mod
     assert all(after[i] == before[i] for i in texts if i not in changed)  # copied, not embedded again
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_settings(update):
     """Rows are embedded again after a change to a setting that affects the vectors, but not to any other setting."""
@@ -96,6 +97,7 @@ def test_settings(update):
     assert update(texts, **settings, longText="average") == Changes(changed=3)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_another_model(spark, update, target, tmp_path):
     folder = write_checkpoint(tmp_path / "other", dimension=64, seed=1)
@@ -149,6 +151,7 @@ def test_keys_of_several_columns_with_dots_and_spaces(spark, stage, target):
     assert sorted(map(tuple, stored_rows)) == [("a", 1, "one"), ("a", 2, "deux"), ("b", 1, "three")]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 @pytest.mark.skipif(pyspark.__version__ < "4", reason="collations came with Spark 4")
 @pytest.mark.parametrize("key_columns", ["key", ["key", "site"]])

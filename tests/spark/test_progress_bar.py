@@ -47,6 +47,7 @@ def test_what_a_session_counts(spark, stage, states):
         assert [done for done, *_ in states] == sorted(done for done, *_ in states)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_every_way_to_embed(spark, stage, tiny, states, tmp_path):
     rows = spark.range(40, numPartitions=4).selectExpr("id", "concat('text ', id) AS text")

@@ -118,6 +118,7 @@ def test_conversions(texts, stored):
     assert convert_vectors(convert_vectors(doubles, "int8", vector="v"), "vector", vector="v").first().v[1] < -0.79
 
 
+@pytest.mark.exhaustive
 def test_clusters(spark, tiny, texts, tmp_path):
     """A pipeline of the stage and KMeans needs no conversion, and neither does KMeans on stored vectors."""
     stage = InstructorEmbeddings(model=str(tiny), inputCols="text", outputCol="v", outputType="vector")

@@ -94,6 +94,7 @@ def test_other_inputs(spark, embed, expected, tmp_path, kind):
     assert_vectors([row for row in embedded if row.id in expected], expected)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_split(spark, embed, tiny, tmp_path):
     """A row per chunk, with the columns of its document and its place; the key of a row is completed by the chunk."""

@@ -14,7 +14,7 @@ from vectors import TOLERANCE, assert_close
 from spark_instructor import DocumentAssembler, InstructorEmbeddings, instructor_embed
 from spark_instructor.encoder import InstructorModel
 from spark_instructor.models.prepared import read_prepared
-from spark_instructor.stages import embeddings
+from spark_instructor.stages import model_stage
 from spark_instructor.stages.annotation import ANNOTATIONS
 
 LONG = "one text of many words, " * 120
@@ -304,7 +304,7 @@ def preparation(monkeypatch, tmp_path):
 @pytest.mark.one_kind
 def test_transform_reads_the_manifest_once(spark, tiny, preparation, monkeypatch):
     reads = []
-    for module in (preparation, embeddings):
+    for module in (preparation, model_stage):
         monkeypatch.setattr(module, "read_prepared", lambda folder: reads.append(folder) or read_prepared(folder))
     texts = spark.createDataFrame([("a text",)], "text string")
     stage = embedder(tiny, "text").setInstruction("Represent: ")
