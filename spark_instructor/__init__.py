@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .stages.annotation import Annotation
     from .stages.assembler import DocumentAssembler
     from .stages.embeddings import InstructorEmbeddings
+    from .stages.estimate import Estimate
     from .stages.finisher import EmbeddingsFinisher
     from .stages.light_pipeline import LightPipeline
     from .stages.pipelines import load_pipeline, save_pipeline
@@ -33,6 +34,7 @@ _MODULES = {
     "DocumentAssembler": "stages.assembler",
     "DocumentTokenSplitter": "stages.splitter",
     "EmbeddingsFinisher": "stages.finisher",
+    "Estimate": "stages.estimate",
     "InstructorEmbeddingFunction": "milvus",
     "InstructorEmbeddings": "stages.embeddings",
     "InstructorModel": "encoder",
@@ -62,6 +64,7 @@ __all__ = [
     "DocumentAssembler",
     "DocumentTokenSplitter",
     "EmbeddingsFinisher",
+    "Estimate",
     "InstructorEmbeddingFunction",
     "InstructorEmbeddings",
     "InstructorModel",

@@ -50,7 +50,8 @@ def run_embed(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt as stop:
         cancel_jobs(spark)
         raise type(stop)(_describe_rest(arguments)) from None
-    print(f"Embedded {arguments.input} with {stage.getModel()} in {stage.getPrecision()}: {dimension} floats per text")
+    done = "Estimate for" if arguments.estimate else "Embedded"
+    print(f"{done} {arguments.input} with {stage.getModel()} in {stage.getPrecision()}: {dimension} floats per text")
     print(summary)
 
 
@@ -75,6 +76,8 @@ def _embed(
             texts = split_rows(texts, text, splitter)
             keys = [*keys, CHUNK] if keys else []
             count = texts.count()  # takes little time in comparison, and the progress needs it
+        if arguments.estimate:
+            return str(stage.estimate(texts, rows=count))
         if keys:
             return _update(spark, stage, texts, keys, arguments)
         return _write(spark, stage, texts, count, arguments)
@@ -92,6 +95,8 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
             "--split gives the rows of one document the same --id-col, but Milvus needs an id per row. Write them with "
             "--output, add an id made of the key and the chunk, and call write_to_milvus"
         )
+    if arguments.estimate and (arguments.key or arguments.overwrite):
+        raise ValueError("--estimate writes nothing, so --key and --overwrite cannot be combined with it")
     for name, value in (("--overwrite", arguments.overwrite), ("--milvus", arguments.milvus)):
         if arguments.key and value:
             raise ValueError(f"--key continues with what --output has, so {name} cannot be combined with it")
@@ -177,6 +182,8 @@ def _describe_existing(output: str) -> str:
 
 def _describe_rest(arguments: argparse.Namespace) -> str:
     """Return what a job that did not finish leaves behind, and how to go on."""
+    if arguments.estimate:
+        return "Nothing was written"
     if arguments.milvus:
         return (
             f"Some rows may be in the collection {arguments.collection}. Run the same command again: it replaces rows "

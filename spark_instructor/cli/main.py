@@ -121,6 +121,9 @@ def _create_parser() -> argparse.ArgumentParser:
     session.add_argument("--remote", help="Spark Connect server, such as sc://host:15002")
     output = embed.add_mutually_exclusive_group(required=True)
     output.add_argument("--output", help="Parquet folder to write")
+    output.add_argument(
+        "--estimate", action="store_true", help="write nothing: embed a sample, and print what the whole would cost"
+    )
     output.add_argument("--milvus", metavar="URI", help="Milvus server or milvus-lite file (x.db) to write to")
     embed.add_argument(
         "--key",

@@ -28,6 +28,7 @@ from ..worker import TOKENS, TRUNCATED, Job, choose_device, load_cached
 from .annotation import ANNOTATIONS, DOCUMENT, SENTENCE_EMBEDDINGS, Annotation, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, TEXT
 from .distinct import check_distinct, embed_distinct
+from .estimate import Estimate, estimate_job
 from .expressions import build_output, compute_once, find_error, select_texts, sum_metrics
 from .model_stage import ModelStage
 from .params import AtLeast, HasInputCols, HasLazyAnnotator, HasOutputCol, HasOutputCols, OneOf, Self
@@ -326,6 +327,22 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         fill a file of milvus-lite, so persist and count the DataFrame first.
         """
         return self._embed(dataset, observation)
+
+    def estimate(self, dataset: DataFrame, sample_rows: int = 1000, rows: int | None = None) -> Estimate:
+        """Estimate what it costs to embed a DataFrame, from its number of rows and a random sample of them.
+
+        The sample is embedded in one task, on one core (``spark.task.cpus``), and nothing is written. `Estimate` has
+        the tokens, the share of truncated and of repeated texts, the core-hours and the size of the vectors.
+
+        Args:
+            dataset: The rows that you want to embed.
+            sample_rows: Approximate number of rows to embed, at least 100.
+            rows: Number of rows of the DataFrame, if you know it. By default, Spark counts them.
+
+        Raises ValueError if ``sample_rows`` is too small, if the DataFrame has no rows or is a stream, or if the sample
+        has no text; and whatever `transform` raises.
+        """
+        return estimate_job(dataset, self.copy().setDistinct(False).observe, self.getDimension(), sample_rows, rows)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         return self._embed(dataset)

@@ -94,6 +94,18 @@ def test_other_inputs(spark, embed, expected, tmp_path, kind):
     assert_vectors([row for row in embedded if row.id in expected], expected)
 
 
+@pytest.mark.one_kind
+def test_estimate(spark, embed, tiny, tmp_path):
+    (tmp_path / "in.csv").write_text('text\na text\n""\nanother text\n')
+    code, printed, error = embed(tmp_path / "in.csv", "--estimate")
+    assert code == 0, error
+    assert printed.startswith(f"Estimate for {tmp_path / 'in.csv'} with {tiny} in float32: 64 floats per text")
+    assert "core-hours" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    code, _, error = embed(tmp_path / "in.csv", "--estimate", "--overwrite")
+    assert (code, "--estimate writes nothing" in error) == (1, True)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_split(spark, embed, tiny, tmp_path):
