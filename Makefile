@@ -26,7 +26,7 @@ NOT_ON_CLUSTERS := spark/stages/test_assembler.py spark/stages/test_finisher.py
 test-connect: SESSIONS := 'connect:local[2]' 'connect:local-cluster[2,1,1024]'
 test-connect: ## run the Spark tests through Spark Connect
 
-test-clusters: SESSIONS := 'local-cluster[2,1,1024]' 'standalone[1]' 'standalone[2]'
+test-clusters: SESSIONS := 'local-cluster[2,1,1024]' 'standalone[2]'
 test-clusters: IGNORED := $(foreach path,$(NOT_ON_CLUSTERS),--ignore tests/$(path))
 test-clusters: ## run the Spark tests on clusters
 
@@ -37,11 +37,11 @@ test-connect test-clusters: java .venv/ready
 
 # Tests without Spark do not change with its version. The pages, the notebooks and an interrupted command line, which
 # take minutes, are run on the newest.
-NOT_ON_35 := unit/encoder unit/training unit/benchmarks unit/test_docs.py spark/test_docs.py spark/test_notebooks.py \
-	spark/cli/test_interruptions.py
+ON_35 := spark unit/stages $(addprefix unit/test_,chunks.py columns.py udf.py worker.py)
+NOT_ON_35 := spark/test_docs.py spark/test_notebooks.py spark/cli/test_interruptions.py
 
 test-spark35: java .venv35/ready ## run the tests on Spark 3.5
-	.venv35/bin/python -m pytest --exhaustive $(foreach path,$(NOT_ON_35),--ignore tests/$(path)) $(ARGS)
+	.venv35/bin/python -m pytest --exhaustive $(addprefix tests/,$(ON_35)) $(addprefix --ignore tests/,$(NOT_ON_35)) $(ARGS)
 
 test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 	.venv40/bin/python -m pytest tests/spark/stages/test_goldens.py $(ARGS)
