@@ -20,8 +20,10 @@ from .models.prepared import TOKENIZER, PreparedModel
 DOCUMENT, CHUNK, CHUNKS, TOKENS, BEGIN, END, TEXT = "document", "chunk", "chunks", "tokens", "begin", "end", "text"
 """Results for every row: an array of each, with one element per chunk."""
 
-_NUMBERS = (DOCUMENT, CHUNK, CHUNKS, TOKENS, BEGIN, END)
-_RESULT = pa.struct([*((name, pa.list_(pa.int32())) for name in _NUMBERS), (TEXT, pa.list_(pa.string()))])
+NUMBERS = (DOCUMENT, CHUNK, CHUNKS, TOKENS, BEGIN, END)
+"""The results that are whole numbers."""
+
+_RESULT = pa.struct([*((name, pa.list_(pa.int32())) for name in NUMBERS), (TEXT, pa.list_(pa.string()))])
 
 _MAX_BYTES = 8_000_000  # of texts at once, so that memory does not grow with the rows of a batch
 

@@ -137,7 +137,7 @@ def create_splitter_udf(job: SplitJob) -> Any:
     """Return the UDF of a `DocumentTokenSplitter`: it does what `chunks.split_arrays` does."""
     call = on_executor("chunks.split_series" if _arrow_udf is None else "chunks.split_arrays", dataclasses.asdict(job))
     result_type = StructType()
-    for name in (chunks.DOCUMENT, chunks.CHUNK, chunks.CHUNKS, chunks.TOKENS, chunks.BEGIN, chunks.END):
+    for name in chunks.NUMBERS:
         result_type.add(name, ArrayType(IntegerType()))
     result_type.add(chunks.TEXT, ArrayType(StringType()))
 

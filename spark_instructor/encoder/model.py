@@ -245,6 +245,7 @@ class InstructorModel:
         batches = make_batches(lengths, self._batch_tokens, batch_size)
         while step := list(islice(batches, self._batches_in_step)):
             packed = [Batch([windows[i].ids for i in batch], instruction_tokens[batch].tolist()) for batch in step]
+            # On a GPU, a step is a single batch.
             pooled = self._encoder.mean_pool(packed) if len(step) > 1 else [self._mean_pool(*packed)]
             for batch, hidden in zip(step, pooled, strict=True):
                 embedded = hidden if self._dense is None else self._dense(hidden)

@@ -52,6 +52,11 @@ class HostModel(NamedTuple):
     file_state: str
     """Size and modification time of each file, as JSON. It changes if somebody replaces a file."""
 
+    @classmethod
+    def on_driver(cls, model: PreparedModel) -> HostModel:
+        """Return a model that this process has prepared, without the state of its files."""
+        return cls(str(model.path), file_state="")
+
 
 def locate_model(location: ModelLocation, *, prepare: Prepare) -> HostModel:
     """Find a model on this host and verify it.

@@ -387,7 +387,8 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
 
         rows = dataset
         if error_col is not None:
-            rows = rows.select("*", find_error(fields, instruction, model.dimension).alias(error))
+            read = [*fields] if instruction is None else [*fields, instruction]
+            rows = rows.select("*", find_error(read, model.dimension).alias(error))
         max_tokens = (job.max_length or model.max_length) * (MAX_WINDOWS if job.long_text == "average" else 1)
         texts = [if_valid(select_texts(field, max_tokens)).alias(f"texts_{i}") for i, field in enumerate(fields)]
         if instruction is not None:
@@ -527,9 +528,7 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         model = self.prepare_model()
         self.count_room(model)
         cells = [[_drop_empty(cell) for cell in rows[name]] for name in self.list_inputs()]
-        encoded = load_cached(
-            HostModel(str(model.path), file_state=""), choose_device(self.getDevice())
-        ).encode_counted(
+        encoded = load_cached(HostModel.on_driver(model), choose_device(self.getDevice())).encode_counted(
             self.choose_instruction(model),
             [text for column_cells in cells for cell in column_cells for text in _list_results(cell)],
             max_length=self._get(self.maxSentenceLength),

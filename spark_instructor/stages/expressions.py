@@ -35,11 +35,8 @@ def compute_once(dataset: DataFrame, expression: Column, prefix: str) -> tuple[D
     return rows.select("*", F.explode(F.array(F.lit(True))).alias(once)), result, once
 
 
-def find_error(fields: Sequence[StructField], instruction: StructField | None, dimension: int) -> Column:
-    """Return why a row cannot be embedded, or null if it can.
-
-    ``instruction`` is the column with the instructions, if there is one.
-    """
+def find_error(fields: Sequence[StructField], dimension: int) -> Column:
+    """Return why a row cannot be embedded, or null if it can; the fields are those of texts and of instructions."""
     max_texts = _MAX_ROW_BYTES // (4 * dimension)
     errors = []
     for field in fields:
@@ -52,9 +49,6 @@ def find_error(fields: Sequence[StructField], instruction: StructField | None, d
         else:
             is_text = _is_utf8(texts)
         errors.append(F.when(~is_text, F.lit(f"column {field.name!r} has bytes that are not UTF-8")))
-    if instruction is not None:
-        is_text = _is_utf8(read_column(instruction))
-        errors.append(F.when(~is_text, F.lit(f"column {instruction.name!r} has bytes that are not UTF-8")))
     return F.coalesce(*errors)
 
 

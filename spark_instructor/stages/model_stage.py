@@ -169,7 +169,7 @@ class ModelStage(Stage, StageParams):
         from ..encoder import warn_if_joined
 
         warn_if_joined(instruction)
-        tokenizer = load_tokenizer(HostModel(str(model.path), file_state=""))
+        tokenizer = load_tokenizer(HostModel.on_driver(model))
         instruction_tokens = tokenizer.count_instruction_tokens(instruction)
         max_length = self._get(self.maxSentenceLength) or model.max_length
         room = max_length - 1 - instruction_tokens

@@ -225,7 +225,7 @@ class DocumentTokenSplitter(_DocumentTokenSplitterParams):
         model = self.prepare_model()
         location = ModelLocation(model.name, model.folder_name, str(model.path), archive=None)
         job = self._create_job(model, self._choose_num_tokens(model), location)
-        splitter = job.create_splitter(HostModel(str(model.path), file_state=""))
+        splitter = job.create_splitter(HostModel.on_driver(model))
 
         def split(cell: str | list[Annotation]) -> list[Annotation]:
             documents = cell if isinstance(cell, list) else [Annotation(DOCUMENT, 0, 0, cell, {"sentence": "0"}, [])]

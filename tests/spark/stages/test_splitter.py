@@ -63,7 +63,7 @@ def test_every_kind_of_input(texts, splitter):
 
 
 def test_documents_of_a_row(spark, splitter):
-    """Chunks inherit the metadata of their document and are placed where it is; a null column gives a null."""
+    """Chunks inherit the metadata of their document and count from its begin; a null column gives a null."""
     document = ("document", 10, 40, LONG, {"sentence": "7", "id": "a", "chunk": "old"}, [])
     blank = ("document", 0, 0, " ", None, [])
     rows = spark.createDataFrame([([blank, document],), (None,)], StructField("text", ANNOTATIONS).simpleString())
