@@ -20,20 +20,20 @@ test: java .venv/ready ## run the tests except the exhaustive ones; ARGS="-k nam
 test-exhaustive: java .venv/ready ## run the exhaustive tests: every notebook, shell block and fault
 	$(BIN)/python -m pytest -m exhaustive --exhaustive $(ARGS)
 
+# On the second kind of session, these tests are enough: what differs there is how a model reaches the workers.
+OF_TRAVEL := tests/spark/models tests/spark/stages/test_goldens.py
+
+test-connect: java .venv/ready ## run the Spark tests through Spark Connect
+	$(BIN)/python -m pytest tests/spark --exhaustive --session 'connect:local-cluster[2,1,1024]' $(ARGS)
+	$(BIN)/python -m pytest $(OF_TRAVEL) --exhaustive --session 'connect:local[2]' $(ARGS)
+
 # These tests run expressions of Spark alone, which are the same on every cluster.
 NOT_ON_CLUSTERS := spark/stages/test_assembler.py spark/stages/test_finisher.py
 
-test-connect: SESSIONS := 'connect:local[2]' 'connect:local-cluster[2,1,1024]'
-test-connect: ## run the Spark tests through Spark Connect
-
-test-clusters: SESSIONS := 'local-cluster[2,1,1024]' 'standalone[2]'
-test-clusters: IGNORED := $(foreach path,$(NOT_ON_CLUSTERS),--ignore tests/$(path))
-test-clusters: ## run the Spark tests on clusters
-
-test-connect test-clusters: java .venv/ready
-	@set -e; for kind in $(SESSIONS); do \
-		echo "Session: $$kind"; $(BIN)/python -m pytest tests/spark --exhaustive --session "$$kind" $(IGNORED) $(ARGS); \
-	done
+test-clusters: java .venv/ready ## run the Spark tests on clusters
+	$(BIN)/python -m pytest tests/spark $(addprefix --ignore tests/,$(NOT_ON_CLUSTERS)) --exhaustive \
+		--session 'standalone[2]' $(ARGS)
+	$(BIN)/python -m pytest $(OF_TRAVEL) --exhaustive --session 'local-cluster[2,1,1024]' $(ARGS)
 
 # Tests without Spark do not change with its version. The pages, the notebooks and an interrupted command line, which
 # take minutes, are run on the newest.
