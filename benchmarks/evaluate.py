@@ -30,7 +30,8 @@ from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import v_measure_score
-from sklearn.neighbors import KNeighborsClassifier
+
+from spark_instructor.evaluation import score_retrieval, vote
 
 Vectors = npt.NDArray[np.float32]
 Embed = Callable[[str, Sequence[str]], Vectors]
@@ -39,7 +40,7 @@ Rows = Sequence[dict[str, Any]]
 Figures = dict[str, float]
 
 HERE = Path(__file__).parent
-NEIGHBOURS = 5
+NEIGHBORS = 5
 SEEDS = (0, 1, 2)
 TRIPLETS = 4000
 
@@ -92,11 +93,12 @@ class Retrieval:
     def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
         queries, passages = read(self.queries), read(self.passages)
         place = {row["id"]: i for i, row in enumerate(passages)}
-        return retrieval(
+        scores = score_retrieval(
             embed(self.query_instruction, [row["text"] for row in queries]),
             embed(self.passage_instruction, [row["text"] for row in passages]),
             [{place[one] for one in row["pos"]} for row in queries],
         )
+        return {name: 100 * float(of_queries.mean()) for name, of_queries in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,13 @@ class Classification:
     def figures(self, read: Callable[[str], Rows], embed: Embed) -> Figures:
         train, test = read(self.train), read(self.test)
         known, asked = (embed(self.instruction, [row["text"] for row in rows]) for rows in (train, test))
-        labels, expected = ([row[self.label] for row in rows] for rows in (train, test))
-        classifiers = {
-            f"{NEIGHBOURS} nearest": KNeighborsClassifier(NEIGHBOURS, metric="cosine"),
-            "logistic regression": LogisticRegression(C=10, max_iter=1000),
+        labels, expected = (np.array([row[self.label] for row in rows]) for rows in (train, test))
+        names, numbers = np.unique(labels, return_inverse=True)
+        predicted = {
+            f"{NEIGHBORS} nearest": names[vote(asked @ known.T, numbers, NEIGHBORS)],
+            "logistic regression": LogisticRegression(C=10, max_iter=1000).fit(known, labels).predict(asked),
         }
-        return {
-            name: 100 * classifier.fit(known, labels).score(asked, expected) for name, classifier in classifiers.items()
-        }
+        return {name: 100 * float((found == expected).mean()) for name, found in predicted.items()}
 
 
 @dataclass(frozen=True)
@@ -174,19 +175,6 @@ def _cosines(embed: Embed, rows: Rows, instruction: str) -> Vectors:
 
 def _spearman(cosines: Vectors, rows: Rows) -> float:
     return 100 * float(spearmanr(cosines, [row["score"] for row in rows]).statistic)
-
-
-def retrieval(queries: Vectors, passages: Vectors, right: Sequence[set[int]]) -> Figures:
-    """Return hit@1, hit@10 and nDCG@10; ``right`` holds the rows of the right passages for each query."""
-    ranked = np.argsort(-(queries @ passages.T), axis=1)[:, :10]
-    hits = np.array([[passage in some for passage in row] for row, some in zip(ranked, right, strict=True)])
-    gains = 1 / np.log2(np.arange(hits.shape[1]) + 2)
-    ideal = np.array([gains[: len(some)].sum() for some in right])
-    return {
-        "hit@1": 100 * float(hits[:, 0].mean()),
-        "hit@10": 100 * float(hits.any(1).mean()),
-        "nDCG@10": 100 * float((hits @ gains / ideal).mean()),
-    }
 
 
 def sensitivity(embed: Embed, rows: Rows, instructions: dict[str, str]) -> Figures:

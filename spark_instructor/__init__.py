@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .encoder import InstructorModel, prepare
+    from .evaluation import InstructionComparison, compare_instructions, compare_retrieval_instructions
     from .fingerprints import Changes, rows_to_embed
     from .functions import convert_vectors, cosine_similarity, instructor_embed, register_instructor_embed
     from .incremental import embed_changes
@@ -35,11 +36,14 @@ _MODULES = {
     "DocumentTokenSplitter": "stages.splitter",
     "EmbeddingsFinisher": "stages.finisher",
     "Estimate": "stages.estimate",
+    "InstructionComparison": "evaluation",
     "InstructorEmbeddingFunction": "milvus",
     "InstructorEmbeddings": "stages.embeddings",
     "InstructorModel": "encoder",
     "LightPipeline": "stages.light_pipeline",
     "WriteCounts": "milvus",
+    "compare_instructions": "evaluation",
+    "compare_retrieval_instructions": "evaluation",
     "convert_vectors": "functions",
     "cosine_similarity": "functions",
     "embed_changes": "incremental",
@@ -65,11 +69,14 @@ __all__ = [
     "DocumentTokenSplitter",
     "EmbeddingsFinisher",
     "Estimate",
+    "InstructionComparison",
     "InstructorEmbeddingFunction",
     "InstructorEmbeddings",
     "InstructorModel",
     "LightPipeline",
     "WriteCounts",
+    "compare_instructions",
+    "compare_retrieval_instructions",
     "convert_vectors",
     "cosine_similarity",
     "embed_changes",

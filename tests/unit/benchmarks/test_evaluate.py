@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 pytest.importorskip("sklearn")
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
-from evaluate import Classification, Clustering, evaluate, read_tasks, retrieval, sensitivity, similarity
+from evaluate import Classification, Clustering, Retrieval, evaluate, read_tasks, sensitivity, similarity
 
 COLORS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 LABELS = [{"color": color, "shape": shape} for color in COLORS for shape in SHAPES for _ in range(3)]
@@ -33,21 +33,6 @@ def blind(_, texts):
 def test_sensitivity_of_perfect_and_blind_encoders():
     assert sensitivity(perfect, ROWS, WORDINGS) == {"color": 100, "shape": 100, "sensitivity": 100}
     assert sensitivity(blind, ROWS, WORDINGS)["sensitivity"] == pytest.approx(0)
-
-
-def test_retrieval_counts_and_discounts_by_rank():
-    passages = np.eye(12, dtype=np.float32)
-    queries = np.array([np.roll(np.arange(12, 0, -1), shift) for shift in (0, 0, 0)], np.float32)
-    scores = retrieval(queries, passages, [{0}, {2}, {11}])  # ranks 1, 3 and 12
-    assert scores["hit@1"] == pytest.approx(100 / 3)
-    assert scores["hit@10"] == pytest.approx(200 / 3)
-    assert scores["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2 + 0) / 3)
-
-
-def test_retrieval_with_several_right_passages():
-    queries = np.array([[3, 2, 1]], np.float32)
-    scores = retrieval(queries, np.eye(3, dtype=np.float32), [{0, 2}])
-    assert scores["nDCG@10"] == pytest.approx(100 * (1 + 1 / 2) / (1 + 1 / np.log2(3)))
 
 
 def test_similarity_is_a_correlation_of_ranks():
@@ -74,6 +59,18 @@ def test_tasks_run_without_and_with_their_instructions(tmp_path):
     for figures in results.values():
         assert figures["with"] == pytest.approx(100)
         assert figures["without"] < 60
+
+
+def test_retrieval_finds_the_passages_by_their_ids(tmp_path):
+    """Under the instruction, the nearest passage is the one of the query's color."""
+    passages = [{"id": color, "text": f"0 {color} ring"} for color in COLORS]
+    (tmp_path / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in passages))
+    queries = [{"text": f"1 {color} cube", "pos": [color]} for color in COLORS]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    task = Retrieval("finding", "queries.jsonl", "passages.jsonl", WORDINGS["color"], WORDINGS["color"])
+    results = {row["figure"]: row for row in evaluate([task], tmp_path, perfect)}
+    assert {name: row["with"] for name, row in results.items()} == {"hit@1": 100, "hit@10": 100, "nDCG@10": 100}
+    assert results["hit@1"]["without"] < 60
 
 
 @pytest.mark.parametrize(
