@@ -84,9 +84,10 @@ newcomer: java test-wheel ## do what a newcomer does in the first hour, with the
 
 # Most of these test runs leave a core idle, so two run at a time, the longest first; two installations at a time would get
 # in each other's way.
-check: lint docs test newcomer $(addsuffix /ready,.venv35 .venv40 .venvmilvus .venvsparknlp) ## run everything that a change has to pass
+check: lint test newcomer $(addsuffix /ready,.venv35 .venv40 .venvmilvus .venvsparknlp) ## run everything that a change has to pass
 	$(MAKE) --jobs=2 --output-sync=target test-exhaustive test-spark35 test-clusters test-connect test-milvus test-tables \
 		test-sparknlp test-spark40
+	$(MAKE) docs
 
 lint: .venv/ready ## check style, types and layers
 	$(BIN)/ruff check .
@@ -98,14 +99,20 @@ format: .venv/ready ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
 
-docs: .venv/ready ## build the documentation into docs/_build/html
-	rm -rf docs/api
+# The test of a notebook leaves its executed copy, so `make docs` executes what no test has executed since it changed.
+EXECUTED := $(addprefix docs/,$(wildcard notebooks/*.ipynb))
+
+docs/notebooks/%.ipynb: notebooks/%.ipynb | java .venv/ready
+	$(BIN)/python -m pytest -q --exhaustive 'tests/spark/test_notebooks.py::test_runs[$*]'
+
+docs: .venv/ready $(EXECUTED) ## build the documentation into docs/_build/html
+	rm -rf docs/api $(filter-out $(EXECUTED),$(wildcard docs/notebooks/*))
 	$(BIN)/sphinx-build -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 	@echo "Built docs/_build/html/index.html"
 
 clean: ## remove the environments and whatever tools left behind
-	rm -rf $(ENVIRONMENTS) .venv-wheel build dist docs/_build docs/api *.egg-info .mypy_cache .pytest_cache .ruff_cache \
-		.import_linter_cache .hypothesis spark-warehouse metastore_db derby.log artifacts
+	rm -rf $(ENVIRONMENTS) .venv-wheel build dist docs/_build docs/api docs/notebooks *.egg-info .mypy_cache \
+		.pytest_cache .ruff_cache .import_linter_cache .hypothesis spark-warehouse metastore_db derby.log artifacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Those of the older Sparks run tests alone. The extra of 3.5 wants numpy 1, for a Connect server that it lacks.

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.one_kind  # the notebooks start their own sessions
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXECUTED = ROOT / "docs/notebooks"  # `make docs` makes pages of the copies in this folder
 # The notebooks' model is installed on the executors, so the client need not send it.
 SEND_NOTHING = """
 from pyspark.sql.connect.session import SparkSession
@@ -29,7 +30,9 @@ def test_has_no_outputs(notebook):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(notebook, tmp_path):
-    run(notebook, tmp_path)
+    executed = run(notebook, tmp_path)
+    EXECUTED.mkdir(exist_ok=True)
+    nbformat.write(executed, EXECUTED / notebook.name)
 
 
 @pytest.mark.exhaustive
@@ -40,6 +43,7 @@ def test_runs_on_connect(notebook, tmp_path):
 
 
 def run(notebook, tmp_path, **environment):
+    """Run a notebook in a copy of its folder and of the examples, and return it with its outputs."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "notebooks").mkdir()
     content = nbformat.read(notebook, as_version=4)
@@ -51,5 +55,4 @@ def run(notebook, tmp_path, **environment):
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path / "notebooks")}},
     )
-    client.execute(env=changed_environment(MPLBACKEND="agg", **environment))
-    nbformat.write(client.nb, tmp_path / notebook.name)  # for inspection, if pytest keeps the folder
+    return client.execute(env=changed_environment(**environment))
