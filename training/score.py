@@ -19,6 +19,8 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import evaluate
 
+from spark_instructor.evaluation import score_retrieval
+
 # Wordings that `instructions.py` cannot compose, from similar to very different ones, because users of the model will
 # write their own. The two facets of a source have the same number of wordings.
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -213,7 +215,8 @@ def _score_retrieval(embed: evaluate.Embed, source: str, texts: Sequence[str], p
 
     def score(query_wording: str, passage_wording: str) -> float:
         queries = embed(query_wording, [texts[row] for row in pairs])
-        return evaluate.retrieval(queries, embed(passage_wording, [texts[row] for row in passages]), right)["hit@1"]
+        scores = score_retrieval(queries, embed(passage_wording, [texts[row] for row in passages]), right)
+        return 100 * float(scores["hit@1"].mean())
 
     plain = score("", "")
     return {f"hit@1 {source}": plain, f"cost hit@1 {source}": plain - score(*_RETRIEVAL_WORDINGS)}
