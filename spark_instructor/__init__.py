@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .stages.finisher import EmbeddingsFinisher
     from .stages.light_pipeline import LightPipeline
     from .stages.pipelines import load_pipeline, save_pipeline
+    from .stages.sentence_detector import SentenceDetector
     from .stages.splitter import DocumentTokenSplitter
     from .tables import embed_table
 
@@ -41,6 +42,7 @@ _MODULES = {
     "InstructorEmbeddings": "stages.embeddings",
     "InstructorModel": "encoder",
     "LightPipeline": "stages.light_pipeline",
+    "SentenceDetector": "stages.sentence_detector",
     "WriteCounts": "milvus",
     "compare_instructions": "evaluation",
     "compare_retrieval_instructions": "evaluation",
@@ -74,6 +76,7 @@ __all__ = [
     "InstructorEmbeddings",
     "InstructorModel",
     "LightPipeline",
+    "SentenceDetector",
     "WriteCounts",
     "compare_instructions",
     "compare_retrieval_instructions",

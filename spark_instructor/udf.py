@@ -29,6 +29,7 @@ from pyspark.sql.types import (
 from . import chunks
 from .chunks import SplitJob
 from .columns import VECTOR, VECTOR_TYPES, column, get_output_type, is_same_type
+from .sentences import SentenceFinder
 from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_result
 
 _arrow_udf: Any = getattr(F, "arrow_udf", None)
@@ -136,20 +137,33 @@ def create_expression_udf(job: Job) -> Any:
 def create_splitter_udf(job: SplitJob) -> Any:
     """Return the UDF of a `DocumentTokenSplitter`: it does what `chunks.split_arrays` does."""
     call = on_executor("chunks.split_series" if _arrow_udf is None else "chunks.split_arrays", dataclasses.asdict(job))
+    return _create_cutting_udf(call, chunks.CHUNK_NUMBERS)
+
+
+def create_sentences_udf(finder: SentenceFinder) -> Any:
+    """Return the UDF of a `SentenceDetector`: it does what `chunks.detect_arrays` does."""
+    call = on_executor(
+        "chunks.detect_series" if _arrow_udf is None else "chunks.detect_arrays", dataclasses.asdict(finder)
+    )
+    return _create_cutting_udf(call, chunks.SENTENCE_NUMBERS)
+
+
+def _create_cutting_udf(call: Callable[[Iterator[Any]], Iterator[Any]], numbers: Iterable[str]) -> Any:
+    """Return a UDF that takes arrays of texts and returns structs of arrays."""
     result_type = StructType()
-    for name in chunks.NUMBERS:
+    for name in numbers:
         result_type.add(name, ArrayType(IntegerType()))
     result_type.add(chunks.TEXT, ArrayType(StringType()))
 
-    def split_arrays(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    def cut_arrays(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         return call(batches)
 
-    def split_series(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+    def cut_series(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         return call(batches)
 
     if _arrow_udf is not None:
-        return _arrow_udf(split_arrays, result_type)
-    return pandas_udf(split_series, result_type)  # type: ignore[call-overload]
+        return _arrow_udf(cut_arrays, result_type)
+    return pandas_udf(cut_series, result_type)  # type: ignore[call-overload]
 
 
 def convert_vectors(field: StructField, output_type: str, reader: str) -> Column:

@@ -6,10 +6,11 @@ This module needs neither torch nor Spark, so the workers that split texts load 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..characters import count_utf16_units, skip_blanks, skip_blanks_back, step_out_of_character
+from ..sentences import SENTENCE_END
 from .tokenizer import T5Tokenizer, replace_surrogates
 
 MIN_TOKENS = 16
@@ -20,11 +21,7 @@ _MAX_CHARACTERS_PER_TOKEN = 64  # bounds the memory for texts with few tokens, s
 _GROWTH = 2
 
 _PARAGRAPH_END = re.compile(r"\n[^\S\n]*\n")
-# At most three closing quotes and brackets: with any number of them, a long run would take quadratic time.
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]{0,3}(?=\s)|(?<=[。！？｡])[\"'”’」』）)]{0,3}")
-_NOT_BLANK = re.compile(r"\S")
 _WORD_START = re.compile(r"(?<!\S)\S")
-_ZERO_WIDTH_JOINER = "\u200d"
 
 
 class Chunk(NamedTuple):
@@ -94,14 +91,14 @@ class TokenSplitter:
                 continue
             stop, spans = fitting
             chunk = text[start:stop]
-            begin += _count_utf16_units(text[first:start])
+            begin += count_utf16_units(text[first:start])
             first = start
-            yield Chunk(chunk, begin, begin + _count_utf16_units(chunk) - 1, len(spans) - self._instruction_tokens)
+            yield Chunk(chunk, begin, begin + count_utf16_units(chunk) - 1, len(spans) - self._instruction_tokens)
             start = self._find_next_start(text, start, stop, spans)
 
     def _skip_blanks(self, text: str, start: int) -> int:
         """Return the first place from ``start`` on at which a chunk may begin."""
-        return _skip_blanks(text, start, len(text)) if self._trims else start
+        return skip_blanks(text, start, len(text)) if self._trims else start
 
     def _locate(self, text: str, start: int, stop: int) -> list[tuple[int, int]]:
         """Return the places in the text of the tokens of a chunk; the tokens of the instruction come first."""
@@ -133,14 +130,14 @@ class TokenSplitter:
         minimum = self._skip_blanks(text, max(start, previous_stop)) + 1
         while True:
             if self._trims:
-                reach = _skip_blanks_back(text, reach, start + 1)
+                reach = skip_blanks_back(text, reach, start + 1)
             if reach < minimum:
                 return None
             stop = reach if reach == text_stop else self._choose_stop(text, start, reach, minimum)
             if stop is None and start < previous_stop and text[previous_stop].isspace():
                 return None  # without the overlap, the next word may fit
             if stop is None:
-                stop = _step_out_of_character(text, minimum, reach)
+                stop = step_out_of_character(text, minimum, reach)
             spans = self._locate(text, start, stop)
             if len(spans) <= self._limit or stop == start + 1:
                 return stop, spans
@@ -158,7 +155,7 @@ class TokenSplitter:
         )
         if stop is None or self._trims:
             return stop
-        return _skip_blanks(text, stop, stop + self._limit * _MAX_CHARACTERS_PER_TOKEN)
+        return skip_blanks(text, stop, stop + self._limit * _MAX_CHARACTERS_PER_TOKEN)
 
     def _find_next_start(self, text: str, start: int, stop: int, spans: list[tuple[int, int]]) -> int:
         """Return the start of the chunk after the one from ``start`` to ``stop``."""
@@ -184,14 +181,14 @@ def _find_paragraph_end(text: str, minimum: int, maximum: int) -> int | None:
         stop = match.start()
     if stop is None:
         return None
-    stop = _skip_blanks_back(text, stop, minimum)
+    stop = skip_blanks_back(text, stop, minimum)
     return stop if stop <= maximum and not text[stop - 1].isspace() else None
 
 
 def _find_sentence_end(text: str, minimum: int, maximum: int) -> int | None:
     """Return the last place of a range at which a sentence ends; None if there is none."""
     stop = None
-    for match in _SENTENCE_END.finditer(text, minimum, maximum + 1):
+    for match in SENTENCE_END.finditer(text, minimum, maximum + 1):
         if match.end() <= maximum:
             stop = match.end()
     return stop
@@ -203,32 +200,5 @@ def _find_word_end(text: str, minimum: int, maximum: int) -> int | None:
     if not text[stop : stop + 1].isspace():
         while stop > minimum and not text[stop - 1].isspace():
             stop -= 1
-    stop = _skip_blanks_back(text, stop, minimum)
+    stop = skip_blanks_back(text, stop, minimum)
     return stop if not text[stop - 1].isspace() and text[stop].isspace() else None
-
-
-def _step_out_of_character(text: str, minimum: int, stop: int) -> int:
-    """Return the last place in a range that is not inside an emoji or between a letter and its accents."""
-    for place in range(stop, minimum - 1, -1):
-        character = text[place]
-        is_modifier = unicodedata.category(character)[0] == "M" or "\U0001f3fb" <= character <= "\U0001f3ff"
-        if not is_modifier and _ZERO_WIDTH_JOINER not in text[place - 1 : place + 1]:
-            return place
-    return stop
-
-
-def _skip_blanks(text: str, start: int, maximum: int) -> int:
-    """Return the place of the first character from ``start`` on that is not white space; at most ``maximum``."""
-    match = _NOT_BLANK.search(text, start, maximum)
-    return match.start() if match else max(start, min(maximum, len(text)))
-
-
-def _skip_blanks_back(text: str, stop: int, minimum: int) -> int:
-    """Return the place behind the last character before ``stop`` that is not white space; at least ``minimum``."""
-    while stop > minimum and text[stop - 1].isspace():
-        stop -= 1
-    return stop
-
-
-def _count_utf16_units(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2

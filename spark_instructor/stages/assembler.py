@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, FloatType, StringType
 
+from ..characters import count_utf16_units
 from ..columns import add_columns, check_new_columns, check_type, column, empty_array, find_field, read_column
 from .annotation import ANNOTATIONS, DOCUMENT, METADATA, Annotation
 from .base import TEXT, Stage
@@ -185,8 +186,7 @@ class DocumentAssembler(Stage, _DocumentAssemblerParams):
         if cleanup is not None:
             trimmed = text.strip(_TRIMMED) if cleanup.trims else text
             text = re.sub(cleanup.pattern, cleanup.replacement, trimmed)
-        utf16_units = len(text.encode("utf-16-be", "surrogatepass")) // 2
-        return Annotation(DOCUMENT, 0, utf16_units - 1, text, {"sentence": "0"}, [])
+        return Annotation(DOCUMENT, 0, count_utf16_units(text) - 1, text, {"sentence": "0"}, [])
 
 
 def _build_document(text: Column, index: Column, metadata: Column, id_entry: Sequence[Column]) -> Column:

@@ -46,8 +46,8 @@ class AtLeast:
         return number
 
 
-def to_column_names(value: Any) -> list[str]:
-    """Convert one name or a list of names to a list."""
+def to_strings(value: Any) -> list[str]:
+    """Convert one string or several to a list."""
     return [value] if isinstance(value, str) else TypeConverters.toListString(list(value))
 
 
@@ -80,7 +80,7 @@ class StageParams(Params):
 class HasInputCols(StageParams):
     """Mixin for the Param inputCols."""
 
-    inputCols: Param[list[str]] = Param(Params._dummy(), "inputCols", "names of the input columns", to_column_names)
+    inputCols: Param[list[str]] = Param(Params._dummy(), "inputCols", "names of the input columns", to_strings)
 
     def setInputCols(self: Self, *value: str | list[str] | tuple[str, ...]) -> Self:
         """Set the names of the input columns: one string, several strings, or a list."""
@@ -109,7 +109,7 @@ class HasOutputCols(StageParams):
     """Mixin for the Param outputCols."""
 
     outputCols: Param[list[str]] = Param(
-        Params._dummy(), "outputCols", "names of the output columns, one per input column", to_column_names
+        Params._dummy(), "outputCols", "names of the output columns, one per input column", to_strings
     )
 
     def setOutputCols(self: Self, *value: str | list[str] | tuple[str, ...]) -> Self:

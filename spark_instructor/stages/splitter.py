@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 from pyspark import keyword_only
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, FloatType, StringType, StructField
+from pyspark.sql import DataFrame
 
-from .. import chunks
-from ..chunks import SplitJob, split_texts
-from ..columns import add_columns, check_new_columns, check_type, column, empty_array, find_field, read_column
+from ..chunks import CHUNK, CHUNKS, DOCUMENT, TOKENS, SplitJob, split_texts
 from ..encoder.splitting import MIN_TOKENS
 from ..models.host_cache import HostModel, ModelLocation
 from ..models.prepared import PreparedModel
 from ..udf import create_splitter_udf
-from .annotation import ANNOTATIONS, DOCUMENT, METADATA, Annotation, check_annotator_type, is_annotations
-from .base import TEXT
+from .cutting import Cutter, CuttingStage
 from .embeddings import InstructorEmbeddings
-from .expressions import compute_once
 from .model_stage import ModelStage
-from .params import AtLeast, HasInputCols, HasLazyAnnotator, HasOutputCol, Self
-
-_METADATA = {
-    "document": chunks.DOCUMENT,
-    "chunk": chunks.CHUNK,
-    "chunks": chunks.CHUNKS,
-    "numTokens": chunks.TOKENS,
-}
-"""Entries that the metadata of a chunk gets, each with the name of the result that it comes from."""
+from .params import AtLeast, Self
 
 
-class _DocumentTokenSplitterParams(ModelStage, HasInputCols, HasOutputCol, HasLazyAnnotator):
+class _DocumentTokenSplitterParams(ModelStage, CuttingStage):
     """Params of `DocumentTokenSplitter`."""
 
     numTokens: Param[int] = Param(
@@ -117,7 +104,7 @@ class DocumentTokenSplitter(_DocumentTokenSplitterParams):
     ``tokenOverlap`` is not less than ``numTokens``. It also raises what `InstructorModel.from_pretrained` raises.
     """
 
-    output_kinds: ClassVar = {TEXT: DOCUMENT, DOCUMENT: DOCUMENT}
+    own_metadata: ClassVar = {"document": DOCUMENT, "chunk": CHUNK, "chunks": CHUNKS, "numTokens": TOKENS}
 
     @keyword_only
     def __init__(
@@ -181,96 +168,23 @@ class DocumentTokenSplitter(_DocumentTokenSplitterParams):
             )
         return num_tokens
 
-    def list_inputs(self) -> list[str]:
-        """Return the name of the input column in a list; raise ValueError if there are several."""
-        inputs = self.getInputCols()
-        if len(inputs) != 1:
-            raise ValueError(
-                f"DocumentTokenSplitter reads one column, but inputCols is {inputs}: use one stage for each"
-            )
-        return inputs
-
-    def list_outputs(self) -> list[str]:
-        """Return the name of the output column in a list."""
-        return [self.getOutputCol()]
-
-    def _transform(self, dataset: DataFrame) -> DataFrame:
-        stage = type(self).__name__
-        field = find_field(dataset, self.list_inputs()[0], stage)
-        check_type(field, [ANNOTATIONS, StringType(), ArrayType(StringType())], stage)
-        check_annotator_type(field, (DOCUMENT,), stage)
-        check_new_columns(dataset, self.list_outputs(), stage)
-        model = self.prepare_model()
-        job = self._create_job(model, self._choose_num_tokens(model), self.ship_model(dataset.sparkSession, model))
-
-        rows, result, once = compute_once(dataset, create_splitter_udf(job)(_select_texts(field)), self.uid)
-        annotations = _build_annotations(field, column(result))
-        if self.getExplodeSplits():
-            exploded = f"{self.uid}__exploded"
-            rows = rows.select("*", F.explode(annotations).alias(exploded))
-            annotations = F.array(column(exploded))
-            temporary = [result, once, exploded]
-        else:
-            temporary = [result, once]
-        # The cast to the exact schema of Spark NLP; the guard keeps Spark from computing the UDF twice.
-        annotations = F.when(column(once), annotations.cast(ANNOTATIONS))
-        return add_columns(rows, {self.getOutputCol(): (annotations, {"annotatorType": DOCUMENT})}).drop(*temporary)
-
     def _create_job(self, model: PreparedModel, num_tokens: int, location: ModelLocation) -> SplitJob:
         instruction = self.choose_instruction(model) or ""
         return SplitJob(location, instruction, num_tokens, self.getTokenOverlap(), self.getTrimWhitespace())
 
-    def transform_rows(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """Do on the driver what `transform` does; with ``explodeSplits``, too, the chunks of a text stay together."""
+    def create_udf(self, dataset: DataFrame) -> Any:
+        """Return the UDF that splits arrays of texts; the model is prepared and sent first."""
+        model = self.prepare_model()
+        num_tokens = self._choose_num_tokens(model)
+        return create_splitter_udf(self._create_job(model, num_tokens, self.ship_model(dataset.sparkSession, model)))
+
+    def create_cutter(self) -> Cutter:
+        """Return the function that splits the texts of a row on the driver."""
         model = self.prepare_model()
         location = ModelLocation(model.name, model.folder_name, str(model.path), archive=None)
         job = self._create_job(model, self._choose_num_tokens(model), location)
-        splitter = job.create_splitter(HostModel.on_driver(model))
+        return partial(split_texts, job.create_splitter(HostModel.on_driver(model)))
 
-        def split(cell: str | list[Annotation]) -> list[Annotation]:
-            documents = cell if isinstance(cell, list) else [Annotation(DOCUMENT, 0, 0, cell, {"sentence": "0"}, [])]
-            found = split_texts(splitter, [document.result for document in documents])
-            annotations = []
-            for i, text in enumerate(found[chunks.TEXT]):
-                document = documents[found[chunks.DOCUMENT][i]]
-                begin, end = document.begin + found[chunks.BEGIN][i], document.begin + found[chunks.END][i]
-                own = {key: str(found[name][i]) for key, name in _METADATA.items()}
-                annotations.append(Annotation(DOCUMENT, begin, end, text, {**document.metadata, **own}, []))
-            return annotations
-
-        (name,) = self.list_inputs()
-        return {**rows, self.getOutputCol(): [split(cell) for cell in rows[name]]}
-
-
-def _select_texts(field: StructField) -> Column:
-    """Return the texts of a column in an array, as the UDF receives them; a null string is a null in it."""
-    if is_annotations(field):
-        return F.transform(read_column(field), lambda annotation: annotation["result"])
-    return read_column(field) if isinstance(field.dataType, ArrayType) else F.array(read_column(field))
-
-
-def _build_annotations(field: StructField, result: Column) -> Column:
-    """Return the annotations of the chunks that the UDF found."""
-
-    def build(text: Column, i: Column) -> Column:
-        document = F.get(result[chunks.DOCUMENT], i)
-        first = F.lit(0)
-        inherited = F.create_map(F.lit("sentence"), document.cast("string"))
-        if is_annotations(field):
-            # Only what is needed of the annotation is cast, since this happens once per chunk.
-            annotation = F.get(column(field.name), document)
-            first = F.coalesce(annotation["begin"], F.lit(0))
-            inherited = F.coalesce(annotation["metadata"].cast(METADATA), F.create_map().cast(METADATA))
-        inherited = F.map_filter(inherited, lambda key, _: ~key.isin(*_METADATA))
-        entries = [F.create_map(F.lit(key), F.get(result[name], i).cast("string")) for key, name in _METADATA.items()]
-        return F.struct(
-            F.lit(DOCUMENT).alias("annotatorType"),
-            # Never null, but Spark cannot know that.
-            F.coalesce(first + F.get(result[chunks.BEGIN], i), F.lit(0)).alias("begin"),
-            F.coalesce(first + F.get(result[chunks.END], i), F.lit(-1)).alias("end"),
-            text.alias("result"),
-            F.map_concat(inherited, *entries).alias("metadata"),
-            empty_array(F.lit(0.0).cast(FloatType())).alias("embeddings"),
-        )
-
-    return F.transform(result[chunks.TEXT], build)
+    def is_exploded(self) -> bool:
+        """Return whether each chunk gets a row of its own."""
+        return self.getExplodeSplits()

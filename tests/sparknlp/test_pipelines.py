@@ -12,7 +12,7 @@ from sparknlp.annotation import Annotation as TheirAnnotation
 from vectors import assert_embedded
 
 import spark_instructor
-from spark_instructor import Annotation, InstructorEmbeddings, LightPipeline
+from spark_instructor import Annotation, InstructorEmbeddings, LightPipeline, SentenceDetector
 from spark_instructor.stages.assembler import CLEANUPS
 
 LIBRARIES = (sparknlp.base, spark_instructor)
@@ -75,6 +75,23 @@ def test_their_stages_in_front_of_ours(texts, embedder, tiny_model, name, params
     for row in Pipeline(stages=stages).fit(texts).transform(texts).collect():
         results = [annotation.result for annotation in row.pieces if annotation.result]
         assert_embedded(tiny_model, INSTRUCTION, results, row.vectors)
+
+
+def test_our_sentence_detector(texts, embedder, tiny_model, tmp_path):
+    """It has the schema of theirs, finds the same, and stands between their stages, saved and loaded."""
+    ours = SentenceDetector(inputCols="documents", outputCol="ours")
+    tokenizer = sparknlp.annotator.Tokenizer().setInputCols(["ours"]).setOutputCol("tokens")
+    before = [assembler(sparknlp.base), sentence_detector(), ours, tokenizer]
+    stages = [*before, embedder.setInputCols("ours"), finisher(sparknlp.base)]
+    Pipeline(stages=stages).fit(texts).write().overwrite().save(str(tmp_path / "model"))
+    output = PipelineModel.load(str(tmp_path / "model")).transform(texts)
+    our_field, their_field = output.schema["ours"], output.schema["sentences"]
+    assert (our_field.dataType, our_field.metadata) == (their_field.dataType, their_field.metadata)
+    for row in output.collect():
+        theirs = [(*sentence[:4], {**sentence.metadata, "document": "0"}) for sentence in row.sentences]
+        assert [tuple(sentence[:5]) for sentence in row.ours] == theirs
+        assert {token.metadata["sentence"] for token in row.tokens} == {each.metadata["sentence"] for each in row.ours}
+        assert_embedded(tiny_model, INSTRUCTION, [sentence.result for sentence in row.ours], row.vectors)
 
 
 def test_their_multi_document_assembler(spark, embedder, tiny_model):

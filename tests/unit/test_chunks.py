@@ -1,4 +1,4 @@
-"""What a task does to split texts: its results for every kind of row, in bounded pieces, without torch."""
+"""What a task does to cut texts: its results for every kind of row, in bounded pieces, without torch."""
 
 import json
 
@@ -56,16 +56,40 @@ def test_pandas(arguments):
         assert {name: None if value is None else list(value) for name, value in values.items()} == row
 
 
+def test_sentences():
+    arguments = {"custom_bounds": ["\n"], "min_length": 2}
+    batches = [pa.array(ROWS, pa.list_(pa.string())), pa.array([["One.\nTwo. 3", None, "\u00e9\U0001f600.\n4 4"]])]
+    *_, null, empty, short, places, last = [
+        row for piece in chunks.detect_arrays(arguments, iter(batches)) for row in piece.to_pylist()
+    ]
+    assert null == dict.fromkeys(null) and empty[chunks.TEXT] == [] and short[chunks.TEXT] == ["the"]
+    assert (places[chunks.DOCUMENT], places[chunks.BEGIN], places[chunks.END]) == ([1], [0], [6])
+    assert last == {
+        chunks.DOCUMENT: [0, 0, 2, 2],
+        chunks.SENTENCE: [0, 1, 2, 3],
+        chunks.BEGIN: [0, 5, 0, 5],
+        chunks.END: [3, 8, 3, 7],
+        chunks.TEXT: ["One.", "Two.", "\u00e9\U0001f600.", "4 4"],
+    }
+    series = (batch.to_pandas() for batch in batches)
+    frames = list(chunks.detect_series(arguments, series))
+    assert [list(text) for text in frames[1][chunks.TEXT]] == [last[chunks.TEXT]]
+
+
 SPLIT = """
 import json, sys
 import pyarrow as pa
-from spark_instructor.chunks import split_arrays
+from spark_instructor.chunks import detect_arrays, split_arrays
 
 (result,) = split_arrays(json.loads(sys.argv[1]), iter([pa.array([["one", "two"]])]))
-print(json.dumps([result[0].as_py()["text"], "torch" in sys.modules]))
+(found,) = detect_arrays({}, iter([pa.array([["Three. Four."]])]))
+print(json.dumps([result[0].as_py()["text"] + found[0].as_py()["text"], "torch" in sys.modules]))
 """
 
 
 def test_no_torch(arguments, tmp_path):
-    """A worker that only splits loads the tokenizer alone: torch takes seconds and hundreds of megabytes."""
-    assert json.loads(run_python("-c", SPLIT, json.dumps(arguments), cwd=tmp_path)) == [["one", "two"], False]
+    """A worker that only cuts texts loads the tokenizer alone: torch takes seconds and hundreds of megabytes."""
+    assert json.loads(run_python("-c", SPLIT, json.dumps(arguments), cwd=tmp_path)) == [
+        ["one", "two", "Three.", "Four."],
+        False,
+    ]

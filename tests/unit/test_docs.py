@@ -5,7 +5,15 @@ import re
 from pages import BLOCK, PAGES, ROOT, list_blocks
 
 import spark_instructor
-from spark_instructor import DocumentAssembler, DocumentTokenSplitter, EmbeddingsFinisher, InstructorEmbeddings
+from spark_instructor import (
+    DocumentAssembler,
+    DocumentTokenSplitter,
+    EmbeddingsFinisher,
+    InstructorEmbeddings,
+    SentenceDetector,
+)
+
+STAGES = (InstructorEmbeddings, DocumentAssembler, SentenceDetector, DocumentTokenSplitter, EmbeddingsFinisher)
 
 
 def test_every_block_is_run_or_says_why_not():
@@ -36,11 +44,11 @@ def test_both_pictures_are_one():
 
 def test_parameters_are_listed():
     text = (ROOT / "docs/parameters.md").read_text("utf-8")
-    for stage in (InstructorEmbeddings(), DocumentAssembler(), DocumentTokenSplitter(), EmbeddingsFinisher()):
-        section = text.split(f"## {type(stage).__name__}\n")[1].split("\n## ")[0]
+    for stage in STAGES:
+        section = text.split(f"## {stage.__name__}\n")[1].split("\n## ")[0]
         first_column = re.findall(r"^\| (.*?) \|", section.strip().split("\n\n")[0], re.MULTILINE)
         names = set(re.findall(r"`(\w+)`", "\n".join(first_column)))
-        assert names == {param.name for param in stage.params}, type(stage).__name__
+        assert names == {param.name for param in stage().params}, stage.__name__
 
 
 def test_messages_are_those_of_the_code():

@@ -66,7 +66,9 @@ def test_schemas(spark, tiny):
         assert finished.columns == [name for name in line["columns"] if name not in ("id", "sentence")]
 
 
-@pytest.mark.parametrize("stage", ["DocumentAssembler", "InstructorEmbeddings", "EmbeddingsFinisher"])
+@pytest.mark.parametrize(
+    "stage", ["DocumentAssembler", "SentenceDetector", "InstructorEmbeddings", "EmbeddingsFinisher"]
+)
 def test_params(stage):
     """Every Param, setter and getter of Spark NLP is here, except those of TensorFlow and of its own base class."""
     theirs = json.loads((DATA / "params.json").read_text("utf-8"))[stage]
