@@ -25,6 +25,7 @@ CHECKED = 100  # texts per set whose vectors are compared with float64
 
 SHAPES = {
     "base": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},  # instructor-base
+    "large": {"d_model": 1024, "d_kv": 64, "d_ff": 4096, "num_layers": 24, "num_heads": 16},  # instructor-large
     "layer": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 1, "num_heads": 12},  # one layer of base
     "small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},  # t5-small
 }
