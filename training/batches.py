@@ -27,7 +27,7 @@ CONTRASTS_PER_DRAW = 10
 NESTED_GRID = (3, 4)  # values of the wide facet, and values of the narrow facet within each of them
 NESTED_SHARE = 0.4  # share of nested grids, for sources that have a facet nested within another
 PAIR_TOKENS = 4096  # approximate number of tokens of a batch of pairs, both sides together
-PLAIN_SHARE = 0.6  # share of distilled families, contrasts and pairs that get no instruction
+PLAIN_SHARE = 0.5  # share of distilled families, contrasts and pairs that get no instruction
 
 # How often each source's families are drawn. Short and varied texts, questions and dialogue are drawn more often than
 # their number alone would suggest.
@@ -37,7 +37,7 @@ _FAMILY_WEIGHTS = {
     "nltk-product_reviews_1": 0.02, "nltk-product_reviews_2": 0.5, "nltk-state_union": 3, "openstax": 7,
     "openstax-philschatz": 9, "peps": 2, "pros_cons": 2, "scitldr": 2, "selfdialogue": 6, "sentence_polarity": 2,
     "snips": 2, "subjectivity": 2, "taskmaster": 3, "tldr": 2, "triviaqa-questions": 6, "variants": 12, "wordnet": 8,
-    "names": 4, "negation": 12, "numbers": 4, "opposites": 6, "order": 4, "roles": 9,
+    "names": 6, "negation": 36, "numbers": 9, "opposites": 12, "order": 9, "roles": 24,
 }  # fmt: skip
 _CONTRAST_WEIGHTS = {"deeds": 3, "events": 1, "exchanges": 2, "routes": 1, "scenes": 3}
 _PAIR_WEIGHTS = {
@@ -46,7 +46,7 @@ _PAIR_WEIGHTS = {
     "tldr": 1, "wordnet": 3,
 }  # fmt: skip
 _FACET_WEIGHTS = {
-    "acl": 1, "any source": 2, "captions": 2, "clinc150": 4, "dialogues": 12, "disflqa": 0.5, "factbook": 1.5,
+    "acl": 1, "any source": 2, "captions": 2, "clinc150": 4, "dialogues": 16, "disflqa": 0.5, "factbook": 1.5,
     "fewrel": 1, "goemotions": 1.5, "headlines": 1, "hwu64": 4, "medquad questions": 2, "movie_reviews": 1,
     "pros_cons": 1, "selfdialogue": 3, "sentence_polarity": 0.5, "snips": 1.5, "taskmaster": 4, "tldr": 1,
     "triviaqa-questions": 1,

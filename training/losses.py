@@ -11,6 +11,7 @@ from torch.nn import functional
 TEMPERATURE = 0.05
 GRID_TEMPERATURE = 0.07
 SPREAD_FLOOR = 0.01  # families that the teacher hardly separates count less
+DISTANCE_FLOOR = 0.03  # and so do pairs
 
 
 def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
@@ -38,14 +39,15 @@ def family_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
     return _mean(error / (spread + SPREAD_FLOOR), sizes > 1)
 
 
-def family_cosine_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
-    """Compare the student's cosines within each family with the teacher's, by their squared error.
+def family_distance_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
+    """Compare the student's distances within each family with the teacher's, by their squared relative error.
 
     `family_error` alone lets the student shrink the differences that it cannot predict, so that a sentence and its
-    negation stay too near to each other.
+    negation stay too near to each other. The error is relative, because the distances of minimal pairs are small.
     """
     same = (families[:, None] == families).fill_diagonal_(False).to(student.device)
-    return _mean((student @ student.T - teacher @ teacher.T).square(), same)
+    theirs = teacher @ teacher.T
+    return _mean(((student @ student.T - theirs) / (1 - theirs + DISTANCE_FLOOR)).square(), same)
 
 
 def meaning_contrast(student: Tensor, teacher: Tensor, number: int) -> dict[str, Tensor]:

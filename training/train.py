@@ -30,7 +30,7 @@ import torch
 from batches import GRIDS_PER_DRAW, Batches, Contrasts, Distilled, Grid, Pairs, Part
 from corpus import Corpus
 from export import read_checkpoint
-from losses import distillation, family_cosine_error, family_error, grid_contrast, meaning_contrast, pair_contrast
+from losses import distillation, family_distance_error, family_error, grid_contrast, meaning_contrast, pair_contrast
 from model import PADDINGS, Padded, Padding, Shape, Student, pad
 from score import evaluate, score_for_steering
 from teacher import Teacher, TeacherVectors
@@ -38,11 +38,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 WARMUP_STEPS = 50
-RATES = {"matrices": 0.004, "others": 0.003}  # of Muon and of AdamW
+RATES = {"matrices": 0.003, "others": 0.002}
 WEIGHTS = {
     "kl": 0.2,
     "family": 0.3,
-    "families' cosines": 20.0,
+    "families' distances": 1.0,
     "contrast": 0.1,
     "contrasts' cosine": 0.3,
     "grid": 0.5,
@@ -168,7 +168,7 @@ def compute_losses(part: Part, student: Tensor, teacher: Tensor) -> dict[str, Te
     match part:
         case Distilled(_, families):
             some = (student, teacher, torch.from_numpy(families))
-            errors = {"family": family_error(*some), "families' cosines": family_cosine_error(*some)}
+            errors = {"family": family_error(*some), "families' distances": family_distance_error(*some)}
             return distillation(student, teacher) | errors
         case Contrasts(rows):
             return meaning_contrast(student, teacher, len(rows))
