@@ -53,6 +53,7 @@ def test_python_blocks_of_the_readme(folder):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
 def test_python_blocks_of_the_pages(folder):
     pages = [name for name in PAGES if name != "README"]
     assert "WriteCounts(written=288, nulls=0, invalid=0)" in run_python_blocks(folder, pages)
@@ -70,11 +71,12 @@ def run_python_blocks(folder, names):
         blocks = {name: lists[number] for name, lists in processes.items() if number < len(lists)}
         text = json.dumps(blocks).replace("instructor_base", "instructor_tiny")
         (folder / "blocks.json").write_text(text, "utf-8")
-        printed += run_python("runner.py", cwd=folder, timeout=540)
+        printed += run_python("runner.py", cwd=folder, timeout=1000)
     return printed
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
 def test_shell_blocks(folder):
     for name, page in PAGES.items():
         script = "".join(code for _, code in list_blocks(page, "sh"))
