@@ -23,8 +23,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?…؟۔।॥])[\"'”’»)\]]{0,3}(?=\s)|[
 _BLANK_LINE = re.compile(r"(?<=\n)[^\S\n]*\n")
 _LIST_ITEM = re.compile(r"(?<=\n)(?=[^\S\n]{0,20}(?:[-*•–]|(?:\d{1,3}|[a-z])[.)]|[A-Z]\))[^\S\n])")
 _ITEM_NUMBER = re.compile(r"\(?(?:\d{1,3}|[A-Za-z])[.)]{1,2}")
-_LAST_WORD = re.compile(r"[^\s\"'“‘«(\[]*\Z")
-_NEXT_WORD = re.compile(r"\s*[\"'“‘«(\[]{0,3}(\w*)")
+_LAST_WORD = re.compile(r"[^\s\"'“‘«(\[]+\Z")
+_NEXT_WORD = re.compile(r"\s*[\"'“‘«(\[]{0,3}(\w+)")
 _LONE_MARK = re.compile(r"\s+[.!?…]{1,9}(?!\S)")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+")  # J. and U.S. and e.g.
 _CLOSERS = "\"'”’»)]」』】》）"
@@ -96,7 +96,9 @@ class SentenceFinder:
         for start, stop in self._cut_at_custom_bounds(text):
             start = skip_blanks(text, start, stop)
             for place, is_certain in self._list_places(text, start, stop):
-                if place > start and (is_certain or self._ends_sentence(text, start, place)):
+                if place > start and (
+                    is_certain or is_sentence_end(text, start, place, self.use_abbreviations, self.detect_lists)
+                ):
                     yield start, skip_blanks_back(text, place, start)
                     start = skip_blanks(text, place, stop)
 
@@ -121,30 +123,6 @@ class SentenceFinder:
                 places += [(match.start(), True) for match in _LIST_ITEM.finditer(text, start, stop)]
         return sorted(places)
 
-    def _ends_sentence(self, text: str, start: int, place: int) -> bool:
-        """Return whether the sentence that begins at ``start`` ends at a place behind ``.``, ``?`` or the like."""
-        before = text[max(start, place - _MAX_WORD) : place]
-        if self.detect_lists and _ITEM_NUMBER.fullmatch(text, start, place):
-            return False
-        if _LONE_MARK.match(text, place, place + _MAX_WORD):  # So . . . what?
-            return False
-        following = _NEXT_WORD.match(text, place, place + _MAX_WORD)
-        next_word = following[1] if following else ""
-        if before[-1] in _CLOSERS or before.endswith(("…", "..", ". .")):  # "Really?" he asked. Wait... what?
-            return not next_word[:1].islower()
-        if before[-1] != ".":
-            return True
-        match = _LAST_WORD.search(before)
-        word = match[0] if match else ""
-        if _INITIALS.fullmatch(word):
-            return next_word in _STARTERS and not (len(word) == 2 and next_word in ("A", "I"))
-        if not self.use_abbreviations:
-            return True
-        abbreviation = word[:-1].replace(".", "").lower()
-        if abbreviation == "no":
-            return not next_word[:1].isdigit()
-        return abbreviation not in _NEVER_LAST and (abbreviation not in _OFTEN_LAST or next_word in _STARTERS)
-
     def _cut_long(self, text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield a sentence in pieces of at most ``split_length``; a word is cut only if it is longer than that."""
         if self.split_length is not None:
@@ -157,3 +135,30 @@ class SentenceFinder:
                 yield start, skip_blanks_back(text, place, start)
                 start = skip_blanks(text, place, stop)
         yield start, stop
+
+
+def is_sentence_end(
+    text: str, start: int, place: int, use_abbreviations: bool = True, detect_lists: bool = True
+) -> bool:
+    """Return whether the sentence that begins at ``start`` ends at ``place``, where a match of `SENTENCE_END` ends."""
+    before = text[max(start, place - _MAX_WORD) : place]
+    if detect_lists and _ITEM_NUMBER.fullmatch(text, start, place):
+        return False
+    if _LONE_MARK.match(text, place, place + _MAX_WORD):  # So . . . what?
+        return False
+    following = _NEXT_WORD.match(text, place, place + _MAX_WORD)
+    next_word = following[1] if following else ""
+    if before[-1] in _CLOSERS or before.endswith(("…", "..", ". .")):  # "Really?" he asked. Wait... what?
+        return not next_word[:1].islower()
+    if before[-1] != ".":
+        return True
+    match = _LAST_WORD.search(before)
+    word = match[0] if match else ""
+    if _INITIALS.fullmatch(word):
+        return next_word in _STARTERS and not (len(word) == 2 and next_word in ("A", "I"))
+    if not use_abbreviations:
+        return True
+    abbreviation = word[:-1].replace(".", "").lower()
+    if abbreviation == "no":
+        return not next_word[:1].isdigit()
+    return abbreviation not in _NEVER_LAST and (abbreviation not in _OFTEN_LAST or next_word in _STARTERS)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..characters import count_utf16_units, skip_blanks, skip_blanks_back, step_out_of_character
-from ..sentences import SENTENCE_END
+from ..sentences import SENTENCE_END, is_sentence_end
 from .tokenizer import T5Tokenizer, replace_surrogates
 
 MIN_TOKENS = 16
@@ -150,7 +150,7 @@ class TokenSplitter:
         half = max(minimum, start + (reach - start) // 2)
         stop = (
             _find_paragraph_end(text, half, reach)
-            or _find_sentence_end(text, half, reach)
+            or _find_sentence_end(text, start, half, reach)
             or _find_word_end(text, minimum, reach)
         )
         if stop is None or self._trims:
@@ -185,13 +185,10 @@ def _find_paragraph_end(text: str, minimum: int, maximum: int) -> int | None:
     return stop if stop <= maximum and not text[stop - 1].isspace() else None
 
 
-def _find_sentence_end(text: str, minimum: int, maximum: int) -> int | None:
-    """Return the last place of a range at which a sentence ends; None if there is none."""
-    stop = None
-    for match in SENTENCE_END.finditer(text, minimum, maximum + 1):
-        if match.end() <= maximum:
-            stop = match.end()
-    return stop
+def _find_sentence_end(text: str, start: int, minimum: int, maximum: int) -> int | None:
+    """Return the last place of a range at which a sentence of the chunk at ``start`` ends; None if there is none."""
+    places = [match.end() for match in SENTENCE_END.finditer(text, minimum, maximum + 1) if match.end() <= maximum]
+    return next((place for place in reversed(places) if is_sentence_end(text, start, place)), None)
 
 
 def _find_word_end(text: str, minimum: int, maximum: int) -> int | None:

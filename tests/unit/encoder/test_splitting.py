@@ -128,7 +128,8 @@ def test_overlap_has_as_many_words_as_fit(t5, words, num_tokens, overlap):
     [
         pytest.param(("the cat sat. " * 4 + "the\n \nmat " + "cat sat. ") * 20, {"the"}, id="paragraph"),
         pytest.param("the cat sat on a mat and the cat sat. " * 40, {"sat."}, id="sentence"),
-        pytest.param('the cat said: "the cat sat!" the cat ' * 20, {'sat!"'}, id="quotation"),
+        pytest.param('the cat said: "the cat sat!" The cat ' * 20, {'sat!"'}, id="quotation"),
+        pytest.param("the cat saw Dr. Mat. The cat sat on a mat, e.g. on a " * 20, {"Mat."}, id="abbreviations"),
         pytest.param("漢字かな。漢字かな" * 2000, {"。"}, id="without blanks"),
         pytest.param("the cat organelles " * 100, {"the", "cat", "organelles"}, id="word"),
     ],
