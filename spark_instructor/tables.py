@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -66,8 +67,8 @@ def embed_table(
         provider: Format of a new table, such as ``"delta"`` or ``"iceberg"``. None takes the default of the catalog.
         delete_absent: Delete the rows that only the table has. The source must then be complete.
 
-    Raises ValueError, before anything is embedded, if Spark cannot merge rows into the table, and for the same reasons
-    as `embed_changes`.
+    Raises ValueError, before anything is embedded, if Spark cannot create the table or merge rows into it, and for the
+    same reasons as `embed_changes`.
     """
     keys = list_keys(key)
     model = stage.prepare_model()
@@ -97,23 +98,36 @@ def embed_table(
     return Changes(**{**counts, "absent": counts["absent"] + deleted})
 
 
+def read_table(spark: SparkSession, table: str) -> DataFrame | None:
+    """Return the rows of a table, or None if it does not exist.
+
+    Raises ValueError if Spark does not know its catalog.
+    """
+    return spark.table(table) if _exists(spark, table) else None
+
+
 def _create_table(rows: DataFrame, table: str, provider: str | None) -> None:
     """Create a table with the columns of the rows and without rows, unless it exists.
 
-    Raises ValueError if Spark cannot merge rows into it.
+    Raises ValueError if Spark cannot create it or merge rows into it.
     """
     spark = rows.sparkSession
     is_new = not _exists(spark, table)
     if is_new:
         writer = rows.limit(0).writeTo(table)
-        (writer.using(provider) if provider else writer).create()
+        try:
+            (writer.using(provider) if provider else writer).create()
+        except Exception as error:  # its class depends on the kind of session
+            if not isinstance(error, AnalysisException) and "DATA_SOURCE_NOT_FOUND" not in str(error):
+                raise
+            raise ValueError(_describe_no_table(table, error)) from error
     found = _read_provider(spark, table)
     if found in _WITHOUT_MERGE:
         if is_new:
             _drop(spark, table)
         raise ValueError(
-            f"{table} is a table of format {found}, and Spark cannot merge rows into it. For a new table, pass "
-            "provider='delta' or provider='iceberg'; for a folder of Parquet files, use embed_changes."
+            f"{table} is a table of format {found}, and Spark cannot merge rows into it. For a new table, name a "
+            "provider such as delta or iceberg; for a folder of Parquet files, use embed_changes."
         )
 
 
@@ -185,8 +199,18 @@ def _exists(spark: SparkSession, table: str) -> bool:
         return spark.catalog.tableExists(table)
     except AnalysisException as error:
         if "DELTA_MISSING_DELTA_TABLE" not in str(error):
-            raise
+            raise ValueError(_describe_no_table(table, error)) from error
         return False  # of a path, Delta 4 says so in this way
+
+
+def _describe_no_table(table: str, error: Exception) -> str:
+    found = re.search(r"\[[A-Z]+(_[A-Z]+)+\] [^\n]*", str(error))
+    reason = (found[0] if found else str(error)).rstrip(".")
+    return (
+        f"Spark cannot find or create the table {table}: {reason}. If this session has no Delta or Iceberg, start "
+        "it with their jars, extension and catalog, on the command line by spark-submit with --packages and --conf; "
+        "docs/incremental.md shows how"
+    )
 
 
 def _drop(spark: SparkSession, table: str) -> None:

@@ -95,11 +95,15 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
             "--split gives the rows of one document the same --id-col, but Milvus needs an id per row. Write them with "
             "--output, add an id made of the key and the chunk, and call write_to_milvus"
         )
+    if arguments.table and not arguments.key:
+        raise ValueError("--table needs --key, the columns that identify a row")
+    if (arguments.provider or arguments.delete_absent) and not arguments.table:
+        raise ValueError("--provider and --delete-absent need a --table")
     if arguments.estimate and (arguments.key or arguments.overwrite):
         raise ValueError("--estimate writes nothing, so --key and --overwrite cannot be combined with it")
     for name, value in (("--overwrite", arguments.overwrite), ("--milvus", arguments.milvus)):
         if arguments.key and value:
-            raise ValueError(f"--key continues with what --output has, so {name} cannot be combined with it")
+            raise ValueError(f"--key continues with what the output has, so {name} cannot be combined with it")
 
 
 def _create_stage(arguments: argparse.Namespace) -> InstructorEmbeddings:
@@ -154,15 +158,22 @@ def _update(
     from ..fingerprints import rows_to_embed
     from ..incremental import embed_changes, read_target
     from ..progress_bar import progress
+    from ..tables import embed_table, read_table
 
     start = time.perf_counter()
-    todo = rows_to_embed(texts, read_target(spark, arguments.output), keys, stage).count()
-    with progress(todo):
-        changes = embed_changes(texts, arguments.output, keys, stage)
+    table, output = arguments.table, arguments.table or arguments.output
+    before = read_table(spark, table) if table else read_target(spark, output)
+    with progress(rows_to_embed(texts, before, keys, stage).count()):
+        if table:
+            changes = embed_table(
+                texts, table, keys, stage, provider=arguments.provider, delete_absent=arguments.delete_absent
+            )
+        else:
+            changes = embed_changes(texts, output, keys, stage)
     seconds = time.perf_counter() - start
     lines = [_format_count(name, getattr(changes, name)) for name in ("new", "changed", "unchanged", "absent")]
     rate = (changes.new + changes.changed) / seconds
-    return "\n".join([*lines, f"  {'seconds':<10}{seconds:>12,.1f}   {rate:,.1f} texts/s", f"Wrote {arguments.output}"])
+    return "\n".join([*lines, f"  {'seconds':<10}{seconds:>12,.1f}   {rate:,.1f} texts/s", f"Wrote {output}"])
 
 
 def _format_count(name: str, count: int) -> str:
@@ -188,6 +199,11 @@ def _describe_rest(arguments: argparse.Namespace) -> str:
         return (
             f"Some rows may be in the collection {arguments.collection}. Run the same command again: it replaces rows "
             "with the same ids"
+        )
+    if arguments.table:
+        return (
+            f"What is finished is kept beside the table {arguments.table}. Run the same command again: it embeds only "
+            "what is missing"
         )
     if arguments.key:
         return f"What is finished is in {arguments.output}. Run the same command again: it embeds only what is missing"

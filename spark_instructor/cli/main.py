@@ -83,6 +83,7 @@ def _create_parser() -> argparse.ArgumentParser:
         """
         spark-instructor embed passages.jsonl --model instructor_tiny --output embedded.parquet
         spark-instructor embed passages.jsonl --key id --output embedded.parquet  # call it again if it is interrupted
+        spark-instructor embed passages.jsonl --key id --table catalog.schema.vectors --provider delta
         spark-instructor embed letters/ --format text --whole-files --encoding latin-1 --output letters.parquet
         spark-instructor embed books/ --format text --whole-files --split 256:32 --output books.parquet
         spark-instructor embed reviews.csv --text-col body --instruction 'Represent the review for clustering: ' \\
@@ -121,6 +122,7 @@ def _create_parser() -> argparse.ArgumentParser:
     session.add_argument("--remote", help="Spark Connect server, such as sc://host:15002")
     output = embed.add_mutually_exclusive_group(required=True)
     output.add_argument("--output", help="Parquet folder to write")
+    output.add_argument("--table", help="Delta or Iceberg table to create or to update; it needs --key")
     output.add_argument(
         "--estimate", action="store_true", help="write nothing: embed a sample, and print what the whole would cost"
     )
@@ -128,8 +130,10 @@ def _create_parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--key",
         metavar="COLUMN",
-        help="key of the rows (columns, separated by commas): embed only rows that the Parquet folder lacks",
+        help="key of the rows (columns, separated by commas): embed only rows that the output lacks",
     )
+    embed.add_argument("--provider", help="format of a new --table, such as delta (default: that of its catalog)")
+    embed.add_argument("--delete-absent", action="store_true", help="delete the rows that only the --table has")
     embed.add_argument("--overwrite", action="store_true", help="replace the Parquet folder if it exists")
     embed.add_argument("--collection", help="collection in Milvus")
     embed.add_argument("--id-col", help="column of the primary key in Milvus")

@@ -1,6 +1,7 @@
 """embed_table with real Delta and Iceberg tables: what it embeds, what the table then holds, and what a kill leaves."""
 
 import json
+import re
 import subprocess
 import sys
 from itertools import count
@@ -12,7 +13,7 @@ from pyspark.sql import functions as F
 from table_session import PACKAGES, ROWS, make_source, name_table
 from vectors import assert_embedded
 
-from spark_instructor import Changes, InstructorEmbeddings, embed_table, tables
+from spark_instructor import Changes, InstructorEmbeddings, cli, embed_table, tables
 from spark_instructor.fingerprints import FINGERPRINT
 from spark_instructor.provenance import PROVENANCE
 
@@ -147,6 +148,33 @@ def test_what_is_refused(spark, stage, update, table, provider):
         embed_table(source, table, "id", stage)
     spark.sql(f"ALTER TABLE {table} ADD COLUMN n int")
     assert embed_table(source, table, "id", stage) == Changes(unchanged=1)
+
+
+def test_the_command_line(spark, capsys, table, provider, tiny, tiny_model, tmp_path):
+    """The second call embeds nothing, and a row that the input no longer has is deleted if asked for."""
+    texts = {i: f"text {i}" for i in range(3)}
+
+    def embed(*arguments):
+        rows = [json.dumps({"id": i, "text": text}) for i, text in texts.items()]
+        (tmp_path / "in.jsonl").write_text("\n".join(rows))
+        options = ["--model", tiny, "--instruction", INSTRUCTION, "--key", "id", "--table", table, *arguments]
+        code = cli.main(["embed", *map(str, [tmp_path / "in.jsonl", *options])])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        assert captured.out.endswith(f"Wrote {table}\n")
+        return [
+            int(count)
+            for count in re.findall(r"^  (?:new|changed|unchanged|absent) +(\d+)", captured.out, re.MULTILINE)
+        ]
+
+    before = count_embedded(spark)
+    assert embed("--provider", provider) == [3, 0, 0, 0]
+    assert embed() == [0, 0, 3, 0]
+    assert count_embedded(spark) - before == 3
+    assert_table(spark, table, tiny_model, texts)
+    del texts[1]
+    assert embed("--delete-absent") == [0, 0, 2, 1]
+    assert_table(spark, table, tiny_model, texts)
 
 
 def test_rows_that_an_earlier_call_left(spark, stage, update, table, provider, tiny_model):

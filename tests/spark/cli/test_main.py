@@ -195,3 +195,12 @@ def test_an_output_that_holds_the_input(spark, embed, jsonl, tmp_path):
 @pytest.mark.one_kind
 def test_milvus_needs_its_names(embed, jsonl):
     assert "--milvus needs --collection and --id-col" in embed(jsonl, "--milvus", "x.db")[2]
+
+
+@pytest.mark.one_kind
+@pytest.mark.parametrize("table", [["lake.db.vectors"], ["vectors", "--provider", "nonsense"]])
+def test_a_table_without_delta_and_iceberg(embed, jsonl, table):
+    code, out, err = embed(jsonl, "--key", "id", "--table", *table)
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert f"Spark cannot find or create the table {table[0]}: [" in err
+    assert "by spark-submit with --packages and --conf; docs/incremental.md shows how" in err

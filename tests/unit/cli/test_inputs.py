@@ -62,7 +62,7 @@ FORMATS = "one of csv, json, jsonl, orc, parquet, table, text (known suffixes ar
             "--whole-files is for text, but the format of x.csv is csv",
         ),
         ({"x.txt": b"a"}, ["x.txt", "--delimiter", ";"], "--delimiter is for csv, but the format of x.txt is text"),
-        ({"x.txt": b"a"}, ["x.txt", "--key", "id", "--overwrite"], "--key continues with what --output has"),
+        ({"x.txt": b"a"}, ["x.txt", "--key", "id", "--overwrite"], "--key continues with what the output has"),
     ],
 )
 def test_errors(embed, tmp_path, files, arguments, message):
@@ -70,6 +70,20 @@ def test_errors(embed, tmp_path, files, arguments, message):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     assert message in embed(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table", "db.vectors"], "--table needs --key, the columns that identify a row"),
+        (["--table", "db.vectors", "--key", "id", "--overwrite"], "so --overwrite cannot be combined with it"),
+        (["--output", "out", "--key", "id", "--delete-absent"], "--provider and --delete-absent need a --table"),
+        (["--output", "out", "--provider", "delta"], "--provider and --delete-absent need a --table"),
+    ],
+)
+def test_what_a_table_needs(capsys, arguments, message):
+    assert cli.main(["embed", "x.jsonl", *arguments]) == 1
+    assert message in (err := capsys.readouterr().err) and err.count("\n") == 1
 
 
 def test_columns_of_binary_files(embed, tmp_path):

@@ -219,6 +219,7 @@ def test_unknown_model(capsys):
         ["embed"],
         ["embed", "x"],
         ["embed", "x", "--output", "y", "--partitions", "0"],
+        ["embed", "x", "--output", "y", "--table", "z"],
         ["search", "x"],
         ["search", "x", "a", "--k", "0"],
         ["search", "x", "a", "--k", "-1"],
