@@ -38,6 +38,7 @@ PART = "part"
 _WRITE_OPTIONS = {"partitionOverwriteMode": "dynamic", "mapreduce.fileoutputcommitter.algorithm.version": "2"}
 
 _OLD_PART = OLD_PREFIX + PART
+_ROWS_PER_JOB = 10_000
 _ROWS_PER_TASK = 2000  # a file of some megabytes
 _MIN_TASKS = 16  # so that even a few rows use the whole cluster and move a progress bar
 
@@ -48,9 +49,10 @@ def embed_changes(
     """Bring a Parquet folder of vectors up to date, and return how many rows were new, changed, unchanged and absent.
 
     The target has the columns of the source, the output of the stage, `FINGERPRINT` and `PART`. A separate job writes
-    each part. Therefore a second call after a kill embeds only what is left, and a second call after success embeds
-    nothing. New rows are appended to their part; a part with a changed row is rewritten. Only one call at a time may
-    write to a target. The source is read once per part, so it must return the same rows each time.
+    each part, but one job appends up to about 10,000 rows to several parts. Finished tasks of a killed job are kept.
+    Therefore a second call after a kill embeds only what is left, and a second call after success embeds nothing. New
+    rows are appended to their part; a part with a changed row is rewritten. Only one call at a time may write to a
+    target. Each job reads the source, so it must return the same rows each time.
 
     Args:
         source: The rows, each with a text.
@@ -82,22 +84,36 @@ def embed_changes(
 
     compared = compare(wanted, before, keys, F.col(PART).alias(_OLD_PART))
     counts = count_changes(compared, F.coalesce(PART, _OLD_PART), stage, model, target)
-    for part, count in sorted(counts.items()):
-        rows = count["new"] + count["changed"]
-        if not rows:
-            continue
-        part_wanted, part_before = (df.where(F.col(PART) == part) for df in (wanted, before))
-        if count["changed"]:
-            todo, mode = select_stale(part_wanted, part_before, keys), "overwrite"
-            kept = part_before.join(select_old_keys(todo, keys), match_keys(keys), "left_anti")
+    for mode, job_parts in _plan_jobs(counts):
+        of_job = F.col(PART).isin(job_parts)
+        job_wanted, job_before = (df.where(of_job) for df in (wanted, before))
+        if mode == "overwrite":
+            todo = select_stale(job_wanted, job_before, keys)
+            kept = job_before.join(select_old_keys(todo, keys), match_keys(keys), "left_anti")
         else:
             # A row that has changed since it was counted is left out here; the next call replaces it.
-            todo, mode = part_wanted.join(select_old_keys(part_before, keys), match_keys(keys), "left_anti"), "append"
-            kept = part_before.where(F.lit(False))
+            todo = job_wanted.join(select_old_keys(job_before, keys), match_keys(keys), "left_anti")
+            kept = job_before.where(F.lit(False))
+        rows = sum(counts[part]["new"] + counts[part]["changed"] for part in job_parts)
         result = stage.transform(todo.repartition(count_tasks(rows))).unionByName(kept)
         result = result.select(*map(column, before.columns))  # the names of the target, if they differ by case
         result.write.mode(mode).options(**_WRITE_OPTIONS).partitionBy(PART).parquet(target)
     return Changes(**sum(counts.values(), Counter[str]()))
+
+
+def _plan_jobs(counts: dict[int, Counter[str]]) -> list[tuple[str, list[int]]]:
+    """Return for each job the mode of writing and the parts to write, given the counts of each part.
+
+    A part with a changed row is replaced by a job of its own, because rows can be lost if a kill hits the moment in
+    which Spark replaces it. New rows are appended to several parts at once if they are few, because each job reads the
+    source.
+    """
+    changed = [part for part, count in sorted(counts.items()) if count["changed"]]
+    appended = [part for part, count in sorted(counts.items()) if count["new"] and not count["changed"]]
+    rows = sum(counts[part]["new"] for part in appended)
+    parts_per_job = max(len(appended) * _ROWS_PER_JOB // max(rows, 1), 1)
+    jobs = [("overwrite", [part]) for part in changed]
+    return jobs + [("append", appended[i : i + parts_per_job]) for i in range(0, len(appended), parts_per_job)]
 
 
 def count_tasks(rows: int) -> int:

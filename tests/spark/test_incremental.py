@@ -9,7 +9,7 @@ from checkpoints import write_checkpoint
 from pyspark.sql import functions as F
 from vectors import assert_embedded
 
-from spark_instructor import DocumentAssembler, InstructorEmbeddings
+from spark_instructor import DocumentAssembler, InstructorEmbeddings, incremental
 from spark_instructor.encoder import InstructorModel
 from spark_instructor.fingerprints import FINGERPRINT, Changes, count_changes, rows_to_embed
 from spark_instructor.incremental import PART, embed_changes
@@ -54,11 +54,17 @@ def files_of(tmp_path):
     return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
 
 
+def count_jobs(files):
+    """Return the number of Spark jobs that wrote the files, from their names, such as part-00000-JOB.c000.parquet."""
+    return len({path.name.split("-", 2)[2].split(".")[0] for path in files})
+
+
 def test_a_second_run_embeds_nothing(spark, update, target, tiny_model, tmp_path):
     texts = texts_of(range(ROWS))
     assert update(texts) == Changes(new=ROWS)
     written = files_of(tmp_path)
     assert len({path.parent for path in written}) == PARTS
+    assert count_jobs(written) == 1
     assert update(texts) == Changes(unchanged=ROWS)
     assert files_of(tmp_path) == written
     assert_target(spark, target, tiny_model, texts)
@@ -227,6 +233,13 @@ def test_targets_that_readers_take_for_patterns(spark, stage, tmp_path, name):
     target = str(tmp_path / name)
     assert embed_changes(source, target, "id", stage, parts=1) == Changes(new=1)
     assert embed_changes(source, target, "id", stage, parts=1) == Changes(unchanged=1)
+
+
+@pytest.mark.one_kind
+def test_many_rows_take_a_job_per_part(update, tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "_ROWS_PER_JOB", 4)
+    assert update(texts_of(range(ROWS))) == Changes(new=ROWS)
+    assert count_jobs(files_of(tmp_path)) == PARTS
 
 
 @pytest.mark.one_kind
