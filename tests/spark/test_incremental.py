@@ -117,6 +117,7 @@ def test_another_model(spark, update, target, tmp_path):
     assert_target(spark, target, other, texts_of(range(6)))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_another_instruction(update):
     """A target has one instruction, unless a column gives each row its own."""
@@ -127,6 +128,7 @@ def test_another_instruction(update):
     assert update(texts_of(range(4)), instruction="Another: ") == Changes(unchanged=4, absent=2)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_an_instruction_for_each_row(spark, stage, target):
     stage = stage.setInstructionCol("why")
@@ -180,6 +182,7 @@ def test_keys_under_a_case_insensitive_collation(spark, stage, target, key_colum
     assert (written_parts == 1) == (key_columns == "key")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_output_cols(spark, stage, target):
     stage = InstructorEmbeddings(model=stage.getModel(), inputCols=["text"], outputCols=["vector"])
@@ -188,6 +191,7 @@ def test_output_cols(spark, stage, target):
     assert embed_changes(source, target, "id", stage) == Changes(unchanged=1)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 @pytest.mark.parametrize("name", ["__old_key_0", "__old_part", "__old_fingerprint", "__kind"])
 def test_any_name_of_a_column(spark, stage, target, name):
@@ -225,6 +229,7 @@ def test_no_rows(spark, update, target):
     assert update({}) == Changes(absent=2)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 @pytest.mark.parametrize("name", ["v[1]", "v{a,b}", "v*", "v\\1"])
 def test_targets_that_readers_take_for_patterns(spark, stage, tmp_path, name):
@@ -253,6 +258,7 @@ def test_parts_that_are_not_inferred(spark, update, target, tiny_model):
     assert_target(spark, target, tiny_model, {**texts_of(range(ROWS)), 1: "another"})
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_a_source_that_moves(spark, stage, target, tiny_model, tmp_path, monkeypatch):
     """A row that changes between two reads of the source appears once, and the next call replaces it."""
@@ -325,6 +331,7 @@ def test_targets_of_others(spark, stage, target):
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_targets_that_others_wrote_to(spark, stage, target):
     source = spark.createDataFrame([(1, "a")], "id int, text string")
@@ -344,6 +351,7 @@ def test_other_columns(spark, stage, target):
     assert_refused(source, target, stage.copy().setOutputCol("v"), "these differ: v, vector. Select")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 def test_columns_that_differ_by_case(spark, stage, target, tiny_model):
     """As in Spark, they are the same, and the target keeps the names that it has."""
@@ -357,6 +365,7 @@ def test_columns_that_differ_by_case(spark, stage, target, tiny_model):
     assert_embedded(tiny_model, INSTRUCTION, texts, vectors)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.one_kind
 @pytest.mark.parametrize("string", ["'One' COLLATE UTF8_LCASE", "CAST('One' AS CHAR(5))", "CAST('One' AS VARCHAR(5))"])
 def test_whatever_spark_treats_as_a_string(spark, stage, target, string):
