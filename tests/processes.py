@@ -25,10 +25,11 @@ def changed_environment(**changes):
     return {**inherited, **{name: str(value) for name, value in changes.items()}}
 
 
-def run_python(*arguments, cwd, timeout=300, **environment):
+def run_python(*arguments, cwd, timeout=540, **environment):
     """Run Python with these arguments in a changed environment, and return what it printed.
 
-    If it fails, the assertion shows what it wrote to standard error.
+    If it fails, the assertion shows what it wrote to standard error. The timeout should be shorter than pytest's, so
+    that its error is the one reported.
     """
     process = subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -36,7 +37,7 @@ def run_python(*arguments, cwd, timeout=300, **environment):
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=540,  # shorter than pytest's timeout, so that this error is the one reported
+        timeout=timeout,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
