@@ -50,7 +50,6 @@ def main() -> None:
 
 def measure(model: Model, precision: str, texts: TextSet, rounds: int) -> list[float]:
     """Return the seconds that each round takes."""
-    SparkInstructor.build(model, precision)
     engine = SparkInstructor(model, precision)
     engine.encode(texts._replace(texts=texts.texts[:_TEXTS_TO_WARM_UP]), None)
     seconds = []

@@ -18,7 +18,7 @@ STRATEGIES = ("none", "prepend", "append")
 
 # At most three closing quotes and brackets: with any number of them, a long run would take quadratic time.
 SENTENCE_END = re.compile(r"(?<=[.!?…؟۔।॥])[\"'”’»)\]]{0,3}(?=\s)|[。！？｡]+[\"'”’」』】》）)]{0,3}")
-"""A match ends where a sentence may end: before white space, or anywhere behind a full stop of Chinese or Japanese."""
+"""A match ends where a sentence may end: before white space, or anywhere after a full stop of Chinese or Japanese."""
 
 _BLANK_LINE = re.compile(r"(?<=\n)[^\S\n]*\n")
 _LIST_ITEM = re.compile(r"(?<=\n)(?=[^\S\n]{0,20}(?:[-*•–]|(?:\d{1,3}|[a-z])[.)]|[A-Z]\))[^\S\n])")
