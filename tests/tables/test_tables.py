@@ -15,6 +15,7 @@ from vectors import assert_embedded
 
 from spark_instructor import Changes, InstructorEmbeddings, cli, embed_table, tables
 from spark_instructor.fingerprints import FINGERPRINT
+from spark_instructor.progress_bar import _RowCounter
 from spark_instructor.provenance import PROVENANCE
 
 INSTRUCTION = "Represent: "
@@ -59,25 +60,14 @@ def assert_table(spark, table, model, texts, instruction=INSTRUCTION):
     assert not spark.catalog.tableExists(f"{table}_unmerged")
 
 
-def count_embedded(spark):
-    """Return how many rows the Python workers have embedded since the session started, by the metrics of Spark."""
-    store = spark._jsparkSession.sharedState().statusStore()
-    rows = 0
-    for execution in map(store.executionsList().apply, range(store.executionsList().size())):
-        values = store.executionMetrics(execution.executionId())
-        nodes = store.planGraph(execution.executionId()).allNodes()
-        for node in map(nodes.apply, range(nodes.size())):
-            if node.name() == "ArrowEvalPython":
-                metrics = map(node.metrics().apply, range(node.metrics().size()))
-                (rows_metric,) = [metric for metric in metrics if metric.name() == "number of output rows"]
-                value = values.get(rows_metric.accumulatorId())
-                rows += int(value.get().replace(",", "")) if value.isDefined() else 0
-    return rows
+def start_counter(spark):
+    """Return an object that counts the rows that the Python workers embed from now on."""
+    return _RowCounter(spark._jsparkSession.sharedState().statusStore())
 
 
 def test_updates(spark, update, table, tiny_model):
     """Every new or changed row is embedded once, and no other row."""
-    before = count_embedded(spark)
+    counter = start_counter(spark)
     texts = {i: f"text {i}" for i in range(6)} | {6: None, 7: ""}
     assert update(texts) == Changes(new=8)
     assert_table(spark, table, tiny_model, texts)
@@ -87,7 +77,7 @@ def test_updates(spark, update, table, tiny_model):
     assert_table(spark, table, tiny_model, texts | changed)
     assert update({8: "new", 0: "text 0"}, delete_absent=True) == Changes(unchanged=2, absent=7)
     assert_table(spark, table, tiny_model, {0: "text 0", 8: "new"})
-    assert count_embedded(spark) - before == 8 + 3
+    assert counter.count_finally() == 8 + 3
 
 
 def test_another_model_and_instruction(spark, stage, update, table, tiny_model):
@@ -167,10 +157,10 @@ def test_the_command_line(spark, capsys, table, provider, tiny, tiny_model, tmp_
             for count in re.findall(r"^  (?:new|changed|unchanged|absent) +(\d+)", captured.out, re.MULTILINE)
         ]
 
-    before = count_embedded(spark)
+    counter = start_counter(spark)
     assert embed("--provider", provider) == [3, 0, 0, 0]
     assert embed() == [0, 0, 3, 0]
-    assert count_embedded(spark) - before == 3
+    assert counter.count_finally() == 3
     assert_table(spark, table, tiny_model, texts)
     del texts[1]
     assert embed("--delete-absent") == [0, 0, 2, 1]
@@ -195,10 +185,10 @@ def test_killed_and_called_again(spark, stage, provider, warehouse, tiny, tiny_m
     table = name_table(provider, warehouse, "killed")
     command = [sys.executable, JOB, tiny, provider, warehouse, moment]
     assert subprocess.run(list(map(str, command)), env=changed_environment()).returncode == -9
-    before = count_embedded(spark)
+    counter = start_counter(spark)
     plain = stage.copy().setInstruction("")
     changes = embed_table(make_source(spark), table, "id", plain, provider=provider)
-    embedded = count_embedded(spark) - before
+    embedded = counter.count_finally()
     assert changes.new + changes.unchanged == ROWS
     assert 0 < embedded < ROWS if moment == "embedding" else embedded == 0
     rows = spark.table(table).orderBy("id").collect()
