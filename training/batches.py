@@ -39,6 +39,7 @@ _FAMILY_WEIGHTS = {
     "snips": 2, "subjectivity": 2, "taskmaster": 3, "tldr": 2, "triviaqa-questions": 6, "variants": 12, "wordnet": 8,
     "names": 6, "negation": 36, "numbers": 9, "opposites": 12, "order": 9, "roles": 24,
 }  # fmt: skip
+_MINIMAL = {"names", "negation", "numbers", "opposites", "order", "roles"}  # sources whose families are minimal pairs
 _CONTRAST_WEIGHTS = {"deeds": 3, "events": 1, "exchanges": 2, "routes": 1, "scenes": 3}
 _PAIR_WEIGHTS = {
     "acl": 3, "covid-faq": 0.1, "covid-qa": 1, "disflqa": 1, "factbook": 2, "medquad": 4, "openstax": 2,
@@ -66,10 +67,15 @@ _CONTENT = {
 
 @dataclass(frozen=True)
 class Distilled:
-    """Rows whose vectors should match the teacher's, and the family number of each row."""
+    """Rows whose vectors should match the teacher's.
+
+    ``families`` holds the number of each row's family, and ``are_minimal`` tells whether that family consists of
+    minimal pairs.
+    """
 
     rows: npt.NDArray[np.int64]
     families: npt.NDArray[np.int64]
+    are_minimal: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -133,13 +139,14 @@ class Batches:
         return pad(before, after, padding)
 
     def _draw_distilled(self, random: Random) -> tuple[Part, list[Line]]:
-        drawn: dict[int, tuple[str, int]] = {}
+        drawn: dict[int, tuple[str, int, bool]] = {}
         for number in range(FAMILIES_PER_DRAW):
             source, families = self._families.draw(random)
             instruction = "" if random.random() < PLAIN_SHARE else instructions.compose_general(source, random)
-            drawn |= dict.fromkeys(random.choice(families), (instruction, number))
-        part = Distilled(np.array(list(drawn)), np.array([number for _, number in drawn.values()]))
-        return part, [(instruction, row) for row, (instruction, _) in drawn.items()]
+            drawn |= dict.fromkeys(random.choice(families), (instruction, number, source in _MINIMAL))
+        drawn_instructions, numbers, are_minimal = zip(*drawn.values(), strict=True)
+        part = Distilled(np.array(list(drawn)), np.array(numbers), np.array(are_minimal))
+        return part, list(zip(drawn_instructions, drawn, strict=True))
 
     def _draw_contrasts(self, random: Random) -> tuple[Part, list[Line]]:
         rows, sequences = [], []

@@ -12,6 +12,8 @@ TEMPERATURE = 0.05
 GRID_TEMPERATURE = 0.07
 SPREAD_FLOOR = 0.01  # families that the teacher hardly separates count less
 DISTANCE_FLOOR = 0.03  # and so do pairs
+WIDENING = 3.0  # how many times the teacher's distance minimal pairs should have,
+WIDEST = 0.12  # up to this distance
 
 
 def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
@@ -39,15 +41,19 @@ def family_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
     return _mean(error / (spread + SPREAD_FLOOR), sizes > 1)
 
 
-def family_distance_error(student: Tensor, teacher: Tensor, families: Tensor) -> Tensor:
+def family_distance_error(student: Tensor, teacher: Tensor, families: Tensor, are_minimal: Tensor) -> Tensor:
     """Compare the student's distances within each family with the teacher's, by their squared relative error.
 
     `family_error` alone lets the student shrink the differences that it cannot predict, so that a sentence and its
     negation stay too near to each other. The error is relative, because the distances of minimal pairs are small.
+    ``are_minimal`` tells for each text whether its family consists of minimal pairs. The teacher, too, places these too
+    near to each other, so the target is `WIDENING` times its distance, up to `WIDEST` or the teacher's own distance.
     """
     same = (families[:, None] == families).fill_diagonal_(False).to(student.device)
-    theirs = teacher @ teacher.T
-    return _mean(((student @ student.T - theirs) / (1 - theirs + DISTANCE_FLOOR)).square(), same)
+    theirs = 1 - teacher @ teacher.T
+    wider = torch.maximum(theirs, (WIDENING * theirs).clamp(max=WIDEST))
+    target = torch.where(are_minimal.to(student.device)[:, None], wider, theirs)
+    return _mean(((1 - student @ student.T - target) / (target + DISTANCE_FLOOR)).square(), same)
 
 
 def meaning_contrast(student: Tensor, teacher: Tensor, number: int) -> dict[str, Tensor]:

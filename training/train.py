@@ -166,9 +166,10 @@ def _ignore_interrupt(_: int) -> None:
 def compute_losses(part: Part, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
     """Return the losses of a part, given the student's vectors of its texts and the teacher's of its rows."""
     match part:
-        case Distilled(_, families):
+        case Distilled(_, families, are_minimal):
             some = (student, teacher, torch.from_numpy(families))
-            errors = {"family": family_error(*some), "families' distances": family_distance_error(*some)}
+            distances = family_distance_error(*some, torch.from_numpy(are_minimal))
+            errors = {"family": family_error(*some), "families' distances": distances}
             return distillation(student, teacher) | errors
         case Contrasts(rows):
             return meaning_contrast(student, teacher, len(rows))

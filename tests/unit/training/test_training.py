@@ -28,7 +28,7 @@ from batches import Batches, FacetTexts, Grid
 from corpus import Corpus
 from export import export, read_checkpoint, rotate
 from instructions import EVALUATED, compose_for_facet, compose_general, strip_form
-from losses import family_distance_error, family_error, meaning_contrast
+from losses import WIDEST, family_distance_error, family_error, meaning_contrast
 from model import PADDINGS, Shape, Student, pad
 from phrases import compose_contrasts
 
@@ -138,10 +138,28 @@ def test_family_distance_error_is_relative_and_within_families():
     torch.manual_seed(0)
     teacher = torch.nn.functional.normalize(torch.randn(5, 8), dim=-1)
     families = torch.tensor([0, 0, 0, 2, 2])
+    are_minimal = torch.zeros(5, dtype=torch.bool)
     turn = torch.linalg.qr(torch.randn(8, 8)).Q
-    assert family_distance_error(teacher @ turn, teacher, families) == pytest.approx(0, abs=1e-6)
+    assert family_distance_error(teacher @ turn, teacher, families, are_minimal) == pytest.approx(0, abs=1e-6)
     one_vector = teacher[[0, 0, 0, 3, 3]]  # all distances are zero, so the relative error is nearly 1
-    assert family_distance_error(one_vector, teacher, families) == pytest.approx(1, abs=0.1)
+    assert family_distance_error(one_vector, teacher, families, are_minimal) == pytest.approx(1, abs=0.1)
+
+
+def test_minimal_pairs_should_be_farther_apart_than_the_teacher_places_them():
+    teacher = place_two(0.02)
+    families = torch.tensor([0, 0])
+    are_minimal = torch.tensor([True, True])
+    assert family_distance_error(place_two(0.06), teacher, families, are_minimal) == pytest.approx(0, abs=1e-4)
+    assert family_distance_error(teacher, teacher, families, are_minimal) > 0.1
+    for distance, wanted in ((0.08, WIDEST), (0.3, 0.3)):  # a distance above the limit is the teacher's
+        error = family_distance_error(place_two(wanted), place_two(distance), families, are_minimal)
+        assert error == pytest.approx(0, abs=1e-4)
+
+
+def place_two(distance):
+    """Return two unit vectors with this distance, which is 1 - the cosine."""
+    cosine = 1 - distance
+    return torch.tensor([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
 
 
 def test_meaning_contrast_prefers_what_follows():
