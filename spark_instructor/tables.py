@@ -121,6 +121,8 @@ def _create_table(rows: DataFrame, table: str, provider: str | None) -> None:
             if not isinstance(error, AnalysisException) and "DATA_SOURCE_NOT_FOUND" not in str(error):
                 raise
             raise ValueError(_describe_no_table(table, error)) from error
+    elif "VIEW" in (kind := spark.catalog.getTable(table).tableType or "") or kind == "TEMPORARY":
+        raise ValueError(f"{table} is a view, and Spark cannot merge rows into a view. Name the table behind it.")
     found = _read_provider(spark, table)
     if found in _WITHOUT_MERGE:
         if is_new:

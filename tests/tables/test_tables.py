@@ -136,6 +136,10 @@ def test_what_is_refused(spark, stage, update, table, provider):
     source = spark.createDataFrame([(1, "one", 2)], "id int, text string, n int")
     with pytest.raises(ValueError, match="these differ: n"):
         embed_table(source, table, "id", stage)
+    for kind, view in (("", "spark_catalog.default.texts"), ("TEMPORARY", "own_texts")):
+        spark.sql(f"CREATE OR REPLACE {kind} VIEW {view} AS SELECT * FROM {table}")
+        with pytest.raises(ValueError, match=f"{view} is a view, and Spark cannot merge rows into a view"):
+            embed_table(source, view, "id", stage)
     spark.sql(f"ALTER TABLE {table} ADD COLUMN n int")
     assert embed_table(source, table, "id", stage) == Changes(unchanged=1)
 
