@@ -105,65 +105,59 @@ def create_stage_udf(job: Job, has_null_texts: Iterable[bool]) -> Any:
     their own. It returns a struct; see `create_result_type`.
     """
     result_type = create_result_type(job, has_null_texts)
-    call = on_executor("worker.embed_frames" if _arrow_udf is None else "worker.embed_structs", dataclasses.asdict(job))
-
-    # Spark infers the kind of the UDF from these type hints.
-    def embed_structs(structs: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        return call(structs)
-
-    def embed_frames(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        return call(frames)
-
-    if _arrow_udf is not None:
-        return _arrow_udf(embed_structs, result_type)
-    return pandas_udf(embed_frames, result_type)  # type: ignore[call-overload]
+    functions = ("worker.embed_structs", "worker.embed_frames")
+    takes = (Iterator[pa.Array], Iterator[pd.DataFrame])
+    return _create_udf(functions, dataclasses.asdict(job), result_type, takes)
 
 
 def create_expression_udf(job: Job) -> Any:
     """Return the UDF for expressions: it takes texts, or texts and instructions, and returns vectors."""
-    call = on_executor("worker.embed_series" if _arrow_udf is None else "worker.embed_arrays", dataclasses.asdict(job))
-
-    def embed_arrays(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-        return call(batches)
-
-    def embed_series(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.Series]:
-        return call(batches)
-
-    if _arrow_udf is not None:
-        return _arrow_udf(embed_arrays, VECTOR)
-    return pandas_udf(embed_series, VECTOR)  # type: ignore[call-overload]
+    functions = ("worker.embed_arrays", "worker.embed_series")
+    takes = (Iterator[tuple[pa.Array, ...]], Iterator[tuple[pd.Series, ...]])
+    return _create_udf(functions, dataclasses.asdict(job), VECTOR, takes)
 
 
 def create_splitter_udf(job: SplitJob) -> Any:
     """Return the UDF of a `DocumentTokenSplitter`: it does what `chunks.split_arrays` does."""
-    call = on_executor("chunks.split_series" if _arrow_udf is None else "chunks.split_arrays", dataclasses.asdict(job))
-    return _create_cutting_udf(call, chunks.CHUNK_NUMBERS)
+    functions = ("chunks.split_arrays", "chunks.split_series")
+    return _create_udf(functions, dataclasses.asdict(job), _create_pieces_type(chunks.CHUNK_NUMBERS))
 
 
 def create_sentences_udf(finder: SentenceFinder) -> Any:
     """Return the UDF of a `SentenceDetector`: it does what `chunks.detect_arrays` does."""
-    call = on_executor(
-        "chunks.detect_series" if _arrow_udf is None else "chunks.detect_arrays", dataclasses.asdict(finder)
-    )
-    return _create_cutting_udf(call, chunks.SENTENCE_NUMBERS)
+    functions = ("chunks.detect_arrays", "chunks.detect_series")
+    return _create_udf(functions, dataclasses.asdict(finder), _create_pieces_type(chunks.SENTENCE_NUMBERS))
 
 
-def _create_cutting_udf(call: Callable[[Iterator[Any]], Iterator[Any]], numbers: Iterable[str]) -> Any:
-    """Return a UDF that takes arrays of texts and returns structs of arrays."""
+def _create_pieces_type(numbers: Iterable[str]) -> StructType:
+    """Return the SQL type of the pieces of a row's texts: arrays of their numbers and of their texts."""
     result_type = StructType()
     for name in numbers:
         result_type.add(name, ArrayType(IntegerType()))
-    result_type.add(chunks.TEXT, ArrayType(StringType()))
+    return result_type.add(chunks.TEXT, ArrayType(StringType()))
 
-    def cut_arrays(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        return call(batches)
 
-    def cut_series(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        return call(batches)
+def _create_udf(
+    functions: tuple[str, str],
+    arguments: dict[str, Any],
+    result_type: DataType,
+    takes: tuple[Any, Any] = (Iterator[pa.Array], Iterator[pd.Series]),
+) -> Any:
+    """Return a UDF that calls `on_executor` with the function for Arrow arrays or with the one for pandas objects.
 
+    ``functions`` names these two functions, and ``takes`` holds the types of what they take.
+    """
+    create: Any
+    results: Any
     if _arrow_udf is not None:
-        return _arrow_udf(cut_arrays, result_type)
-    return pandas_udf(cut_series, result_type)  # type: ignore[call-overload]
+        create, function, batches, results = _arrow_udf, functions[0], takes[0], Iterator[pa.Array]
+    else:
+        create, function, batches = pandas_udf, functions[1], takes[1]
+        results = Iterator[pd.DataFrame] if isinstance(result_type, StructType) else Iterator[pd.Series]
+    call = on_executor(function, arguments)
+    call.__name__ = function.rpartition(".")[2]  # Spark's plans show it
+    call.__annotations__ = {"batches": batches, "return": results}  # from these, Spark infers the kind of the UDF
+    return create(call, result_type)
 
 
 def convert_vectors(field: StructField, output_type: str, reader: str) -> Column:
@@ -200,17 +194,7 @@ def _to_floats(vector: Column) -> Column:
 
 def _create_conversion_udf(field: StructField, output_type: str) -> Any:
     arguments = {"metadata": dict(field.metadata or {}), "name": field.name, "output_type": output_type}
-    call = on_executor("worker.convert_series" if _arrow_udf is None else "worker.convert_arrays", arguments)
-
-    def convert_arrays(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        return call(batches)
-
-    def convert_series(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
-        return call(batches)
-
-    if _arrow_udf is not None:
-        return _arrow_udf(convert_arrays, VECTOR_TYPES[output_type])
-    return pandas_udf(convert_series, VECTOR_TYPES[output_type])  # type: ignore[call-overload]
+    return _create_udf(("worker.convert_arrays", "worker.convert_series"), arguments, VECTOR_TYPES[output_type])
 
 
 def create_result_type(job: Job, has_null_texts: Iterable[bool]) -> StructType:
