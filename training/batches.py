@@ -27,7 +27,7 @@ CONTRASTS_PER_DRAW = 10
 NESTED_GRID = (3, 4)  # values of the wide facet, and values of the narrow facet within each of them
 NESTED_SHARE = 0.4  # share of nested grids, for sources that have a facet nested within another
 PAIR_TOKENS = 4096  # approximate number of tokens of a batch of pairs, both sides together
-PLAIN_SHARE = 0.5  # share of distilled families, contrasts and pairs that get no instruction
+PLAIN_SHARE = 0.5  # share of distilled families, contrasts, pairs and groups by intent that get no instruction
 
 # How often each source's families are drawn. Short and varied texts, questions and dialogue are drawn more often than
 # their number alone would suggest.
@@ -177,7 +177,8 @@ class Batches:
         facets, rows, labels = texts.draw_grid(random)
         sequences = []
         for facet in facets:
-            instruction = instructions.compose_for_facet(source, facet, random)
+            is_plain = facet == "intent" and random.random() < PLAIN_SHARE  # it is what a request means
+            instruction = "" if is_plain else instructions.compose_for_facet(source, facet, random)
             sequences += [(instruction, row) for row in rows]
         is_content = (facets[0] in _CONTENT, facets[1] in _CONTENT)
         return Grid(np.array(rows), labels, is_content), sequences
