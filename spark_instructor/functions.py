@@ -15,6 +15,8 @@ from .udf import create_expression_udf
 from .vectors import DIMENSION, OUTPUT_TYPE, OUTPUT_TYPES, describe_type
 
 _COLUMN_PARAMS = ("inputCols", "outputCol", "outputCols", "instructionCol")
+_STAGE_PARAMS = {"outputType": "float", "errorCol": None, "distinct": False}
+"""Params that only a stage can follow, with the values that ask for nothing."""
 
 
 def instructor_embed(
@@ -33,7 +35,8 @@ def instructor_embed(
         **settings: Other Params of `InstructorEmbeddings` by name (``precision``, ``maxSentenceLength``,
             ``sharedFolder`` and so on).
 
-    Raises TypeError if a setting does not exist or names columns, and what `InstructorEmbeddings.transform` raises.
+    Raises TypeError if a setting does not exist, names columns, or asks for more than a vector per row as
+    ``array<float>``, and what `InstructorEmbeddings.transform` raises.
     """
     spark = SparkSession.active()
     if isinstance(instruction, Column):
@@ -63,7 +66,8 @@ def register_instructor_embed(
         model: Known name, hub id or folder of the checkpoint.
         **settings: Other Params of `InstructorEmbeddings` by name.
 
-    Raises TypeError if a setting does not exist or names columns, and what `InstructorEmbeddings.transform` raises.
+    Raises TypeError if a setting does not exist, names columns, or asks for more than a vector per row as
+    ``array<float>``, and what `InstructorEmbeddings.transform` raises.
     """
     spark.udf.register(name, _create_udf(spark, model=model, instruction=instruction, **settings))
 
@@ -154,10 +158,11 @@ def _create_udf(spark: SparkSession, **settings: Any) -> Any:
                 f"{name} is {settings[name]!r}, but a function takes its columns as arguments: the texts first and, if "
                 "the rows have their own instructions, the instructions second"
             )
+    for name, default in _STAGE_PARAMS.items():
+        if settings.get(name, default) != default:
+            raise TypeError(
+                f"{name} is {settings[name]!r}, but a function returns nothing but the vector of each row, as "
+                "array<float>; use InstructorEmbeddings"
+            )
     stage = InstructorEmbeddings(**settings)
-    if stage.getOutputType() != "float":
-        raise TypeError(
-            "outputType is a setting of InstructorEmbeddings: a function returns array<float>, since an expression has "
-            "no metadata to say what its vectors contain"
-        )
     return create_expression_udf(stage.ship_job(spark, stage.prepare_model()))

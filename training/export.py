@@ -2,8 +2,8 @@
 
     python training/export.py RUN NAME OUT
 
-The script exports ``RUN/NAME/checkpoint.pt`` to the folder OUT, in a basis that loses little in int8. config.json says
-float32, so that libraries load the model and compute in float32.
+The script exports ``RUN/NAME/checkpoint.pt`` to the folder OUT. config.json says float32, so that libraries load the
+model and compute in float32.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from model import Shape, Student
 from safetensors.torch import load_file, save_file
-from scipy.linalg import hadamard
 from torch import Tensor
 from vocabulary import EXTRA_IDS
 
@@ -90,34 +88,9 @@ def export(student: Student, spiece: Path, out: Path) -> None:
         },
     )
     _write_tokenizer(spiece, out)
-    encoder, dense = _map_hub_tensors(rotate(student))
+    encoder, dense = _map_hub_tensors(student)
     _save(encoder, out / "model.safetensors")
     _save({"linear.weight": dense}, out / "2_Dense" / "model.safetensors")
-
-
-def rotate(student: Student) -> Student:
-    """Return a copy whose residual stream is in another basis; its vectors are the same, up to rounding.
-
-    The scales of the norms are folded into the matrices that follow them. A norm without scales does not depend on the
-    basis, so the output stays the same if an orthogonal matrix is applied after everything that writes to the stream,
-    and its inverse before everything that reads it. A student that starts from principal components has large values
-    in the first channel of its stream, which leaves few int8 levels for the others, because int8 has one scale per
-    token. A Hadamard matrix spreads these values over all channels (Ashkboos et al. 2024, QuaRot).
-    """
-    copy = deepcopy(student)
-    basis = torch.from_numpy(hadamard(student.shape.d_model, float)) / student.shape.d_model**0.5
-    with torch.no_grad():
-        readers = [(layer.qkv, layer.attention_norm) for layer in copy.layers]
-        readers += [(layer.wi, layer.feed_forward_norm) for layer in copy.layers]
-        readers.append((copy.dense, copy.final_norm))
-        for linear, norm in readers:
-            linear.weight.copy_((linear.weight * norm.weight).double() @ basis)
-            norm.weight.fill_(1)
-        copy.shared.weight.copy_(copy.shared.weight.double() @ basis)
-        for layer in copy.layers:
-            for linear in (layer.o, layer.wo):
-                linear.weight.copy_(basis.T @ linear.weight.double())
-    return copy
 
 
 def read_checkpoint(student: Student, folder: Path) -> None:

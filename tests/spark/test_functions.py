@@ -85,6 +85,9 @@ def test_settings_are_the_annotators(texts, tiny):
         instructor_embed("text", model=str(tiny), max_length=9)
     with pytest.raises(ValueError, match="maxSentenceLength is 9999, but"):
         instructor_embed("text", model=str(tiny), maxSentenceLength=9999)
+    for name, setting in (("errorCol", "error"), ("distinct", True)):
+        with pytest.raises(TypeError, match=f"{name} is .*{setting}.*, but .*; use InstructorEmbeddings"):
+            instructor_embed("text", model=str(tiny), **{name: setting})
     long = instructor_embed(F.lit("word " * 50), model=str(tiny)).alias("v")
     cut = instructor_embed(F.lit("word " * 50), model=str(tiny), maxSentenceLength=9).alias("w")
     (row,) = texts.limit(1).select(long, cut).collect()

@@ -162,5 +162,5 @@ def test_errors(spark, tiny, texts):
     foreign = spark.sql("SELECT array(1f, 2f) AS v")
     with pytest.raises(ValueError, match=r"does not say how many floats a vector has; add it with df\.withMetadata"):
         convert_vectors(foreign, "binary", vector="v")
-    with pytest.raises(TypeError, match="outputType is a setting of InstructorEmbeddings"):
+    with pytest.raises(TypeError, match="outputType is 'half', but a function returns nothing but the vector"):
         instructor_embed("text", model=str(tiny), outputType="half")
