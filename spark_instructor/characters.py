@@ -29,7 +29,7 @@ def skip_blanks(text: str, start: int, maximum: int) -> int:
 
 
 def skip_blanks_back(text: str, stop: int, minimum: int) -> int:
-    """Return the place behind the last character before ``stop`` that is not white space; at least ``minimum``."""
+    """Return the place after the last character before ``stop`` that is not white space; at least ``minimum``."""
     while stop > minimum and text[stop - 1].isspace():
         stop -= 1
     return stop

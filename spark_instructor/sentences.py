@@ -92,7 +92,7 @@ class SentenceFinder:
                     yield Sentence(piece, begin, begin + length - 1)
 
     def _locate(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield the start of each sentence and the place behind it."""
+        """Yield the start of each sentence and the place after it."""
         for start, stop in self._cut_at_custom_bounds(text):
             start = skip_blanks(text, start, stop)
             for place, is_certain in self._list_places(text, start, stop):

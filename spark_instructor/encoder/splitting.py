@@ -37,10 +37,10 @@ class Chunk(NamedTuple):
 
 
 class TokenSplitter:
-    """Splits texts into chunks of at most ``num_tokens`` tokens, counted behind the instruction.
+    """Splits texts into chunks of at most ``num_tokens`` tokens, counted after the instruction.
 
-    A chunk ends with a paragraph if one ends in the second half of what fits, else with a sentence if one ends there,
-    else with a word, and inside a word only if the word is longer than a chunk.
+    If a paragraph ends in the second half of what fits, the chunk ends with it. Otherwise, the chunk ends with a
+    sentence if one ends there, and with a word if none does. A word is cut only if it is longer than a chunk.
 
     Args:
         tokenizer: The tokenizer of the model.
@@ -49,8 +49,8 @@ class TokenSplitter:
             `MIN_TOKENS`.
         token_overlap: The number of tokens that a chunk repeats of the one before it: as many whole words as have at
             most so many tokens. It must be less than ``num_tokens``.
-        trim_whitespace: Whether to leave out white space around the chunks. Otherwise it belongs to the chunk in front
-            of it, so that the chunks without an overlap add up to the text.
+        trim_whitespace: Whether to leave out white space around the chunks. Otherwise it belongs to the chunk before
+            it, so that the chunks without an overlap add up to the text.
     """
 
     def __init__(

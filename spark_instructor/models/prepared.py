@@ -118,7 +118,7 @@ def make_folder_name(name: str, precision: str, hash: str) -> str:
 
 
 def to_file_name(name: str) -> str:
-    """Return ``name`` as a valid file name on every system, with room for a precision and a hash behind it."""
+    """Return ``name`` as a valid file name on every system, with room for a precision and a hash after it."""
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).lstrip(".")[:100] or "model"
 
 

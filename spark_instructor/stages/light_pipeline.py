@@ -24,10 +24,10 @@ _SPARK_NLP_STAGES: dict[str, type[Stage]] = {
 class LightPipeline:
     """Runs the stages of a `PipelineModel` on texts in this process, as Spark NLP's class of this name does.
 
-    The stages may be `DocumentAssembler`, `InstructorEmbeddings`, `EmbeddingsFinisher`, PipelineModels of these, and
-    Spark NLP's DocumentAssembler and EmbeddingsFinisher, which are replaced by the stages of this package. Stages of
-    Spark ML and of other libraries are skipped, as in Spark NLP. The input column of the first stage receives the
-    texts. All texts of a call are embedded together, and the vectors are those of `transform`.
+    The stages may be those of this package, PipelineModels of these, and Spark NLP's DocumentAssembler and
+    EmbeddingsFinisher, which are replaced by the stages of this package. Stages of Spark ML and of other libraries are
+    skipped, as in Spark NLP. The input column of the first stage receives the texts. All texts of a call are embedded
+    together, and the vectors are those of `transform`.
 
     Args:
         pipelineModel: The fitted pipeline.

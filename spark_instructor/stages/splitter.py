@@ -50,7 +50,7 @@ class _DocumentTokenSplitterParams(ModelStage, CuttingStage):
         """Set the maximum number of tokens per chunk, without the instruction and ``</s>``.
 
         Raises ValueError if the value is less than 16, which is more than any single character has. `transform` does
-        if the model cannot read so many behind the instruction.
+        if the model cannot read so many after the instruction.
         """
         return self._set(numTokens=value)
 
@@ -74,7 +74,7 @@ class _DocumentTokenSplitterParams(ModelStage, CuttingStage):
         return self.getOrDefault(self.explodeSplits)
 
     def setTrimWhitespace(self: Self, value: bool) -> Self:
-        """Set whether to leave out white space around chunks. Otherwise it belongs to the chunk in front of it."""
+        """Set whether to leave out white space around chunks. Otherwise it belongs to the chunk before it."""
         return self._set(trimWhitespace=value)
 
     def getTrimWhitespace(self) -> bool:
@@ -86,21 +86,21 @@ class DocumentTokenSplitter(_DocumentTokenSplitterParams):
     """Splits documents into chunks that an `InstructorEmbeddings` stage reads whole, counted in its model's tokens.
 
     The input is a column of document annotations, of strings or of arrays of strings. The output is a column of
-    document annotations, one per chunk. `from_embeddings` takes the model and the instruction from the stage behind
+    document annotations, one per chunk. `from_embeddings` takes the model and the instruction from the stage after
     it; otherwise set them to the same values.
 
-    A chunk ends with a paragraph if one ends in the second half of what fits, else with a sentence if one ends there,
-    else with a word. A word is cut only if it is longer than a chunk. The ``result`` is a piece of the original text,
-    and ``begin`` and ``end`` are its place there, in UTF-16 units, added to the ``begin`` of an annotation. The
-    metadata is that of the input annotation with these entries: ``document``, the number of the document among those
-    of its row; ``chunk``, the number of the chunk in its document; ``chunks``, how many that has; and ``numTokens``,
-    the number of tokens of the chunk. An empty or blank document has no chunks.
+    If a paragraph ends in the second half of what fits, the chunk ends with it. Otherwise, the chunk ends with a
+    sentence if one ends there, and with a word if none does. A word is cut only if it is longer than a chunk. The
+    ``result`` is a piece of the original text, and ``begin`` and ``end`` are its place there, in UTF-16 units, added to
+    the ``begin`` of an annotation. The metadata is that of the input annotation with these entries: ``document``, the
+    number of the document among those of its row; ``chunk``, the number of the chunk in its document; ``chunks``, how
+    many that has; and ``numTokens``, the number of tokens of the chunk. An empty or blank document has no chunks.
 
-    By default, a chunk has as many tokens as the model can read behind the instruction. The driver prepares the model
+    By default, a chunk has as many tokens as the model can read after the instruction. The driver prepares the model
     as `InstructorEmbeddings` does, and the executors load its tokenizer alone.
 
     `transform` raises ValueError on the driver if the column is missing or has the wrong type or annotatorType, if
-    the output column exists already, if ``numTokens`` is more than the model can read behind the instruction, and if
+    the output column exists already, if ``numTokens`` is more than the model can read after the instruction, and if
     ``tokenOverlap`` is not less than ``numTokens``. It also raises what `InstructorModel.from_pretrained` raises.
     """
 

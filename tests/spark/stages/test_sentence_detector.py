@@ -1,4 +1,4 @@
-"""SentenceDetector: the sentences, their places and metadata, what comes behind it, saving, and its errors."""
+"""SentenceDetector: the sentences, their places and metadata, what comes after it, saving, and its errors."""
 
 import pytest
 from pyspark.ml import Pipeline, PipelineModel
@@ -37,7 +37,7 @@ def read(text, begin, end):
 
 
 def test_pipeline(texts, detector, tiny, tmp_path):
-    """The stage works behind an assembler and in front of the embeddings, saved and loaded, and on the driver."""
+    """The stage works after an assembler and before the embeddings, saved and loaded, and on the driver."""
     stages = [
         DocumentAssembler(inputCol="text", outputCol="document"),
         detector.setInputCols("document").setMaxLength(500).setCustomBounds(["(?i)never"]).setLazyAnnotator(True),

@@ -1,4 +1,4 @@
-"""DocumentTokenSplitter: the chunks, their places and metadata, what comes behind it, and its errors."""
+"""DocumentTokenSplitter: the chunks, their places and metadata, what comes after it, and its errors."""
 
 import pytest
 from pyspark.ml import Pipeline, PipelineModel

@@ -108,7 +108,7 @@ WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "inflation", "organelles"
 def test_overlap_has_as_many_words_as_fit(t5, words, num_tokens, overlap):
     """No word here is longer than a chunk, so an overlap consists of whole words, as many as have its tokens.
 
-    There is none if the next word would not fit behind it.
+    There is none if the next word would not fit after it.
     """
     text = " ".join(words)
     starts = [0, *(place + 1 for place, character in enumerate(text) if character == " "), len(text) + 1]
