@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ FORMATS = {
 """Format of a file by the suffix of its name."""
 
 OPENERS: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open}
+_COMPRESSED = (".bz2", ".deflate", ".gz", ".lz4", ".snappy", ".zst")
 _TABLE_NAME = re.compile(r"[\w`]+(\.[\w`]+){0,2}")
 _HEAD_BYTES = 1 << 20
 
@@ -93,6 +94,7 @@ class Source:
             return
         if not any(file.stat().st_size for file in self.files):
             raise ValueError(f"the input is empty: {self.path}")
+        self.check_compression(map(str, self.files))
         columns = self._read_columns(self.files)
         partitions = [part.split("=")[0] for part in self.files[0].parts if "=" in part]
         # Spark ignores the case of names by default.
@@ -101,6 +103,17 @@ class Source:
             raise ValueError(
                 f"there is no column {self.text_col!r}; the columns are {names}. Name one: --text-col NAME"
             )
+
+    def check_compression(self, files: Iterable[str]) -> None:
+        """Raise ValueError if a file is compressed text that is not UTF-8: Spark then does not decompress it."""
+        if self.format != "text" or self.encoding == "utf-8":
+            return
+        for file in files:
+            if file.lower().endswith(_COMPRESSED):
+                raise ValueError(
+                    f"{file} is compressed, and Spark reads compressed text in utf-8 only, not in {self.encoding}: "
+                    "decompress the file, or convert its text to utf-8"
+                )
 
     def _read_columns(self, files: list[Path]) -> list[str]:
         """Return the names of the columns; none if it would take long to know them all."""

@@ -76,12 +76,13 @@ def _read_texts(spark: SparkSession, source: Source, path: str) -> DataFrame:
         rows = spark.read.text(path, wholetext=source.whole_files)
         text = F.col("value").alias(source.text_col)
         return rows.select(file, text) if source.whole_files else rows.select(text)
-    # Spark's reader of texts knows no other encoding.
-    text = F.decode("content", source.encoding).alias("text")
-    rows = spark.read.format("binaryFile").load(path).select(file, text)
+    # Spark's reader of texts knows no other encoding. As there, an empty file has no row, and a lone \r ends a line.
+    files = spark.read.format("binaryFile").load(path)
+    source.check_compression(map(unquote, files.inputFiles()))
+    rows = files.select(file, F.decode("content", source.encoding).alias("text")).where("text != ''")
     if source.whole_files:
         return rows.withColumnRenamed("text", source.text_col)
-    lines = F.split(F.regexp_replace("text", r"\r?\n\z", ""), r"\r?\n")
+    lines = F.split(F.regexp_replace("text", r"(\r\n|\r|\n)\z", ""), r"\r\n|\r|\n")
     return rows.select(F.explode(lines).alias(source.text_col))
 
 

@@ -84,6 +84,20 @@ def test_folders(spark, embed, tmp_path):
     assert embed(tmp_path / "zipped") == (CAFES, "")
 
 
+def test_texts_in_another_encoding(embed, tmp_path):
+    """They have the same rows as in UTF-8, the only encoding that Spark's reader of texts knows."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "empty.txt").touch()
+    text = "café\rtwo\r\n\nend\n"
+    for encoding in ("utf-8", "cp1252"):
+        (tmp_path / "in" / "text.txt").write_bytes(text.encode(encoding))
+        assert embed(tmp_path / "in", "--encoding", encoding) == (["", "café", "end", "two"], "")
+        assert embed(tmp_path / "in", "--encoding", encoding, "--whole-files") == ([text], "")
+    (tmp_path / "in" / "text.txt.gz").write_bytes(gzip.compress(text.encode("cp1252")))
+    failed = embed(f"{tmp_path}/in/*.gz", "--format", "text", "--encoding", "cp1252")
+    assert "in/text.txt.gz is compressed, and Spark reads compressed text in utf-8 only, not in cp1252" in failed
+
+
 def test_arrays_of_texts(spark, embed, tmp_path):
     (tmp_path / "lists.jsonl").write_text(json.dumps({"text": ["a", "b"]}))
     assert embed(tmp_path / "lists.jsonl") == ([["a", "b"]], "")

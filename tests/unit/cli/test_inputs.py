@@ -61,6 +61,7 @@ FORMATS = "one of csv, json, jsonl, orc, parquet, table, text (known suffixes ar
             ["x.csv", "--whole-files"],
             "--whole-files is for text, but the format of x.csv is csv",
         ),
+        ({"x.txt.gz": b"a"}, ["x.txt.gz", "--encoding", "latin-1"], "x.txt.gz is compressed, and Spark reads"),
         ({"x.txt": b"a"}, ["x.txt", "--delimiter", ";"], "--delimiter is for csv, but the format of x.txt is text"),
         ({"x.txt": b"a"}, ["x.txt", "--key", "id", "--overwrite"], "--key continues with what the output has"),
     ],
