@@ -88,7 +88,8 @@ class Source:
     def check_files(self) -> None:
         """Check local files as far as that is quick.
 
-        Raises ValueError if they are empty, if they are not of this format, or if they have no column of the texts.
+        Raises ValueError if they are empty, if they are not of this format, if files of CSV have different columns, or
+        if they have no column of the texts.
         """
         if not self.files:
             return
@@ -99,9 +100,9 @@ class Source:
         partitions = [part.split("=")[0] for part in self.files[0].parts if "=" in part]
         # Spark ignores the case of names by default.
         if columns and self.text_col.casefold() not in (name.casefold() for name in [*columns, *partitions]):
-            names = ", ".join(map(repr, columns))
             raise ValueError(
-                f"there is no column {self.text_col!r}; the columns are {names}. Name one: --text-col NAME"
+                f"there is no column {self.text_col!r}; the columns are {_list_names(columns)}. "
+                "Name one: --text-col NAME"
             )
 
     def check_compression(self, files: Iterable[str]) -> None:
@@ -128,18 +129,27 @@ class Source:
                 return list(ORCFile(files[0]).schema.names)
         except pa.ArrowInvalid as error:
             raise ValueError(f"{files[0]} is not {self.format}: pass its --format, {_list_formats()}") from error
-        try:
-            if self.format == "csv":
-                return next(csv.reader(read_head(files[0], self.encoding), delimiter=self.delimiter), [])
-            if self.format == "jsonl":
-                return self._read_keys(files)
-            for _ in read_head(files[0], self.encoding):
-                pass
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{files[0]} is not in {self.encoding} ({error.reason}): pass its --encoding, such as latin-1 or cp1252"
-            ) from error
+        if self.format == "csv":
+            return self._read_header(files)
+        if self.format == "jsonl":
+            return self._read_keys(files)
+        for _ in self._read_head(files[0]):
+            pass
         return []
+
+    def _read_header(self, files: list[Path]) -> list[str]:
+        """Return the header that all files of CSV have; raise ValueError if one has another."""
+        columns: list[str] = []
+        for file in files:
+            header = next(csv.reader(self._read_head(file), delimiter=self.delimiter), [])
+            if not columns:
+                first, columns = file, header
+            elif header and [name.casefold() for name in header] != [name.casefold() for name in columns]:
+                raise ValueError(
+                    f"{first} has the columns {_list_names(columns)} and {file} has {_list_names(header)}, but Spark "
+                    "reads columns by their position. Give all files the same header, or embed them one by one"
+                )
+        return columns
 
     def _read_keys(self, files: list[Path]) -> list[str]:
         """Return the keys of all lines; none if the files are too long to read them here."""
@@ -147,16 +157,27 @@ class Source:
             return []
         keys: dict[str, None] = {}
         for file in files:
-            for line in read_head(file, self.encoding):
+            for line in self._read_head(file):
                 with suppress(ValueError):  # Spark reports the lines that it cannot read
-                    keys |= dict.fromkeys(json.loads(line))
+                    content = json.loads(line)
+                    for row in content if isinstance(content, list) else [content]:  # Spark reads lists of rows, too
+                        keys |= dict.fromkeys(row if isinstance(row, dict) else ())
         return list(keys)
+
+    def _read_head(self, file: Path) -> Iterator[str]:
+        """Yield what `read_head` yields; raise ValueError if the file is not in this encoding."""
+        try:
+            yield from read_head(file, self.encoding)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{file} is not in {self.encoding} ({error.reason}): pass its --encoding, such as latin-1 or cp1252"
+            ) from error
 
 
 def _list_files(path: str) -> list[Path] | None:
     """Return the data files of a local file or folder, as Spark finds them; None for a pattern and other file systems.
 
-    Raises ValueError for a folder without data files.
+    Raises ValueError for a folder without data files, and for one with files that Spark would leave out.
     """
     if re.match(r"[A-Za-z][\w+.-]+:", path) and not path.startswith("file:"):
         return None
@@ -168,6 +189,16 @@ def _list_files(path: str) -> list[Path] | None:
     files = sorted(file for file in root.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(root)))
     if not files:
         raise ValueError(f"the input is empty: {path} has no files")
+    folders = [file.relative_to(root).parent.parts for file in files]
+    are_partitions = all(names and all("=" in name for name in names) for names in folders)
+    if any(folders) and not are_partitions:
+        nested, names = next((file, names) for file, names in zip(files, folders, strict=True) if names)
+        pattern = "/".join([escape_pattern(path.rstrip("/")), *("*" for _ in names), f"*{nested.suffix}"])
+        raise ValueError(
+            f"{path} has files in subfolders, such as {nested}, but Spark reads the files of one folder, or of "
+            "subfolders that all have a name like key=value. Pass a pattern for the files of one level, such as "
+            f"'{pattern}'"
+        )
     return files
 
 
@@ -192,6 +223,10 @@ def _find_format(path: str, files: list[Path] | None) -> str:
             raise FileNotFoundError(f"there is no file or folder {path}")
         raise ValueError(f"the name of {path} does not imply its format: pass --format, {_list_formats()}")
     return format
+
+
+def _list_names(columns: list[str]) -> str:
+    return ", ".join(map(repr, columns))
 
 
 def _list_formats() -> str:

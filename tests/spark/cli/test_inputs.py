@@ -114,6 +114,11 @@ BAD = {
         r"2 lines of .*ragged.csv that could not be read: line 3 of ragged.csv .*, line 5 of ragged.csv \('3'\)",
         ["fine", "fine too"],
     ),
+    "kinds.jsonl": (
+        '[{"text": "fine"}, {"text": "fine too"}]\n5\n"text"\n',
+        r"2 lines of .*kinds.jsonl that could not be read: line 2 of kinds.jsonl \('5'\), line 3 of kinds.jsonl",
+        ["fine", "fine too"],
+    ),
     "all.jsonl": (json.dumps([{"text": "a"}], indent=2), "If a file is one JSON document, pass --format json", None),
     "broken.json": ('[{"text": "a"},\n{"text"}]', "1 files of .*broken.json that could not be read: broken.json", None),
 }

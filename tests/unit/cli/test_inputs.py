@@ -54,6 +54,28 @@ FORMATS = "one of csv, json, jsonl, orc, parquet, table, text (known suffixes ar
             ["x.csv"],
             "x.csv is not in utf-8 (unexpected end of data): pass its",
         ),
+        (
+            {"x.jsonl": b'{"id": 1}\n[{"body": "a"}]\n5\nnull\n"text"'},
+            ["x.jsonl"],
+            "no column 'text'; the columns are 'id', 'body'",
+        ),
+        (
+            {"in/a.csv": b"text,id\na,1", "in/b.csv": b"id,text\n2,b"},
+            ["in"],
+            "in/a.csv has the columns 'text', 'id' and in/b.csv has 'id', 'text', but Spark reads columns by their pos",
+        ),
+        (
+            {"in/a.csv": b"text\na", "in/b.csv": "text\ncafé".encode("latin-1")},
+            ["in"],
+            "in/b.csv is not in utf-8",
+        ),
+        (
+            {"in/y.txt": b"a", "in/a/x.txt": b"a"},
+            ["in"],
+            "in has files in subfolders, such as in/a/x.txt, but Spark reads the files of one folder",
+        ),
+        ({"in/a/b/x.txt": b"a"}, ["in/"], "Pass a pattern for the files of one level, such as 'in/*/*/*.txt'"),
+        ({"in/y.txt": b"a", "in/k=1/x.txt": b"a"}, ["in"], "one level, such as 'in/*/*.txt'"),
         ({"x.parquet": b"text"}, ["x.parquet"], "x.parquet is not parquet: pass its --format, one of csv, json"),
         ({"x.csv": b"text\na", "out/part-0": b"a"}, ["x.csv"], "out exists already: name another --output, or pass"),
         (
@@ -68,7 +90,7 @@ FORMATS = "one of csv, json, jsonl, orc, parquet, table, text (known suffixes ar
 )
 def test_errors(embed, tmp_path, files, arguments, message):
     for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     assert message in embed(*arguments)
 
@@ -99,8 +121,12 @@ def test_columns_of_binary_files(embed, tmp_path):
     ("files", "arguments"),
     [
         ({"in/text=a/x.parquet": None}, ["in"]),
+        ({"in/k=1/i=1/x.csv": b"text\na", "in/k=1/i=2/x.csv": b"text\na"}, ["in"]),
         ({"x.csv": b"id,TEXT\n1,a"}, ["x.csv"]),
+        ({"in/a.csv": b"", "in/b.csv": b"id,text\n1,a", "in/c.csv": b"ID,Text\n2,a"}, ["in"]),
         ({"x.jsonl": b"broken"}, ["x.jsonl"]),
+        ({"x.jsonl": b"5"}, ["x.jsonl"]),
+        ({"x.jsonl": b'[{"text": "a"}]'}, ["x.jsonl"]),
         ({"x.csv.gz": b"not read here"}, ["x.csv.zst", "--format", "csv"]),
         ({"x.csv": b"text\na", "out/_temporary/0": b"a"}, ["x.csv"]),
         ({}, ["s3://bucket/x.jsonl"]),
