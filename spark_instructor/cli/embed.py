@@ -90,6 +90,14 @@ def _embed(
 def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.milvus is not None and not (arguments.collection and arguments.id_col):
         raise ValueError("--milvus needs --collection and --id-col")
+    for name in ("collection", "id_col", "payload_cols", "token", "on_invalid"):
+        if arguments.milvus is None and getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} needs --milvus")
+    if arguments.milvus and arguments.overwrite:
+        raise ValueError(
+            "--milvus replaces the rows with the same ids and keeps all others, so --overwrite cannot be combined "
+            "with it"
+        )
     if arguments.split and arguments.milvus:
         raise ValueError(
             "--split gives the rows of one document the same --id-col, but Milvus needs an id per row. Write them with "
@@ -104,6 +112,10 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     for name, value in (("--overwrite", arguments.overwrite), ("--milvus", arguments.milvus)):
         if arguments.key and value:
             raise ValueError(f"--key continues with what the output has, so {name} cannot be combined with it")
+    if arguments.key and arguments.partitions:
+        raise ValueError(
+            "--key sets the number of tasks by the number of rows to embed, so --partitions cannot be combined with it"
+        )
 
 
 def _create_stage(arguments: argparse.Namespace) -> InstructorEmbeddings:
@@ -256,8 +268,8 @@ def _write_milvus(embedded: DataFrame, arguments: argparse.Namespace) -> str:
         arguments.id_col,
         arguments.vector_col,
         payload_cols=[name for name in arguments.payload_cols.split(",") if name],
-        token=arguments.token,
-        on_invalid=arguments.on_invalid,
+        token=os.environ.get("MILVUS_TOKEN", "") if arguments.token is None else arguments.token,
+        on_invalid=arguments.on_invalid or "error",
     )
     skipped = f"skipped {counts.nulls:,} nulls and {counts.invalid:,} invalid rows"
     return f"Wrote {counts.written:,} rows to collection {arguments.collection} of {arguments.milvus}, {skipped}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import os
 import re
 import sys
 import textwrap
@@ -138,14 +137,11 @@ def _create_parser() -> argparse.ArgumentParser:
     embed.add_argument("--collection", help="collection in Milvus")
     embed.add_argument("--id-col", help="column of the primary key in Milvus")
     embed.add_argument("--payload-cols", default="", help="other columns to write to Milvus, separated by commas")
-    embed.add_argument(
-        "--token", default=os.environ.get("MILVUS_TOKEN", ""), help="token for Milvus (default: MILVUS_TOKEN)"
-    )
+    embed.add_argument("--token", help="token for Milvus (default: MILVUS_TOKEN)")
     embed.add_argument(
         "--on-invalid",
-        default="error",
         choices=("error", "skip"),
-        help="what to do with a row that Milvus cannot store (%(default)s)",
+        help="what to do with a row that Milvus cannot store (default: error)",
     )
 
     search = add_command(

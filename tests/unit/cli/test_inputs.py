@@ -102,9 +102,18 @@ def test_errors(embed, tmp_path, files, arguments, message):
         (["--table", "db.vectors", "--key", "id", "--overwrite"], "so --overwrite cannot be combined with it"),
         (["--output", "out", "--key", "id", "--delete-absent"], "--provider and --delete-absent need a --table"),
         (["--output", "out", "--provider", "delta"], "--provider and --delete-absent need a --table"),
+        (["--output", "out", "--key", "id", "--partitions", "2"], "so --partitions cannot be combined with it"),
+        (["--output", "out", "--collection", "c"], "--collection needs --milvus"),
+        (["--output", "out", "--id-col", "id"], "--id-col needs --milvus"),
+        (["--output", "out", "--payload-cols", "id"], "--payload-cols needs --milvus"),
+        (["--output", "out", "--token", "secret"], "--token needs --milvus"),
+        (["--estimate", "--on-invalid", "error"], "--on-invalid needs --milvus"),
+        (["--milvus", "x", "--collection", "c", "--id-col", "id", "--overwrite"], "so --overwrite cannot be combined"),
+        (["--output", "out"], "there is no file or folder x.jsonl"),
     ],
 )
-def test_what_a_table_needs(capsys, arguments, message):
+def test_options_that_do_not_belong_together(capsys, monkeypatch, arguments, message):
+    monkeypatch.setenv("MILVUS_TOKEN", "secret")  # it is not an option
     assert cli.main(["embed", "x.jsonl", *arguments]) == 1
     assert message in (err := capsys.readouterr().err) and err.count("\n") == 1
 

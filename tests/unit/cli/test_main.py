@@ -15,9 +15,10 @@ from wheels import install_wheel
 
 import spark_instructor
 from spark_instructor import cli
-from spark_instructor.cli.embed import UnfinishedError, _check_overwrite
-from spark_instructor.cli.main import _summarize
+from spark_instructor.cli.embed import UnfinishedError, _check_overwrite, _write_milvus
+from spark_instructor.cli.main import _create_parser, _summarize
 from spark_instructor.encoder import InstructorModel, prepare
+from spark_instructor.milvus.writer import WriteCounts
 from spark_instructor.models.prepared import read_prepared
 
 TEXTS = ["prices rise", "cells divide", "water boils", "prices fall"]
@@ -123,6 +124,20 @@ def test_search_of_vectors_that_cannot_be_compared(capsys, model, tiny, tmp_path
 
 def test_a_question_without_quotation_marks(capsys, vectors):
     assert run(capsys, "search", vectors, "water", "boils") == run(capsys, "search", vectors, "water boils")
+
+
+@pytest.mark.parametrize(("options", "token"), [([], "of the environment"), (["--token", "given"], "given")])
+def test_milvus_token(monkeypatch, options, token):
+    def write(*_, token, on_invalid, **__):
+        written.append((token, on_invalid))
+        return WriteCounts(1, 0, 0)
+
+    written = []
+    monkeypatch.setenv("MILVUS_TOKEN", "of the environment")
+    monkeypatch.setattr("spark_instructor.milvus.writer.write_to_milvus", write)
+    parsed = _create_parser().parse_args(["embed", "x", "--milvus", "http://host", "--collection", "c", *options])
+    assert _write_milvus(None, parsed).startswith("Wrote 1 rows to collection c")
+    assert written == [(token, "error")]
 
 
 def test_version(capsys):
