@@ -76,6 +76,8 @@ def _embed(
             texts = split_rows(texts, text, splitter)
             keys = [*keys, CHUNK] if keys else []
             count = texts.count()  # takes little time in comparison, and the progress needs it
+            if not count:
+                raise ValueError(f"there is nothing to embed: all texts of {arguments.input} are null, empty or blank")
         if arguments.estimate:
             return str(stage.estimate(texts, rows=count))
         if keys:

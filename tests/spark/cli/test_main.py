@@ -131,6 +131,15 @@ def test_split(spark, embed, tiny, tmp_path):
     assert code == 1 and "--split: the output column 'chunk' exists already" in err
 
 
+@pytest.mark.one_kind
+def test_split_of_blank_texts(embed, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": " "}\n{"text": null}\n')
+    code, out, err = embed(tmp_path / "in.jsonl", "--output", tmp_path / "out", "--split", "60")
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert f"there is nothing to embed: all texts of {tmp_path / 'in.jsonl'} are null, empty or blank" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_milvus(embed, jsonl, expected, tmp_path):
     from pymilvus import MilvusClient
 
