@@ -162,8 +162,8 @@ def _name_checkpoint(folder: Path) -> str:
 
 
 def _hash_model(source_hash: str, precision: str) -> str:
-    # Folders in int8 from before the rotation stay readable, but must not be taken for new ones.
-    conversion = "int8 rotated" if precision == "int8" else precision
+    # Folders in int8 from before this rotation stay readable, but must not be taken for new ones.
+    conversion = "int8 rotated with signs" if precision == "int8" else precision
     return hashlib.sha256(f"{source_hash} {conversion} {FORMAT_VERSION}".encode()).hexdigest()
 
 

@@ -52,15 +52,18 @@ def _rotate(part: str, tensor: Tensor, shape: Architecture) -> Tensor:
 
 
 def _spread(x: Tensor) -> Tensor:
-    """Multiply x (..., width) by a symmetric orthogonal matrix, which is therefore its own inverse.
+    """Multiply x (..., width) by an orthogonal matrix.
 
-    It is the Kronecker product of a reflection with the largest Hadamard matrix whose size divides the width. Only sums
-    in a fixed order are computed, so the result is the same to the last bit on every processor.
+    It changes signs and multiplies by the Kronecker product of a reflection with the largest Hadamard matrix whose size
+    divides the width. The signs are those of the Rudin-Shapiro sequence, so that a model which a Hadamard matrix has
+    rotated already is not rotated back. Only sums in a fixed order are computed, so the result is the same to the last
+    bit on every processor.
     """
     width = x.shape[-1]
     size = width & -width  # the largest power of two that divides the width
     blocks = width // size
-    spread = x.contiguous().view(-1, blocks, size)
+    signs = torch.tensor([(-1.0) ** (i & i >> 1).bit_count() for i in range(width)])
+    spread = (x * signs).contiguous().view(-1, blocks, size)
     spread = spread - reduce(torch.add, spread.unbind(1)).unsqueeze(1) * (2 / blocks)
     half = 1
     while half < size:
