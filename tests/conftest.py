@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ DATA = Path(__file__).parent / "data"
 
 # spark_instructor.encoder sets this too, but some tests import torch first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+with suppress(ImportError):  # the environment of the tests with Spark NLP lacks it
+    from hypothesis import settings
+
+    settings.register_profile("busy machine", deadline=None)
+    settings.load_profile("busy machine")
 
 
 def pytest_addoption(parser):

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_instructor import top_k
@@ -18,7 +18,6 @@ def make_cells(vectors, type_=None):
     return pa.array(vectors, type_ or pa.list_(pa.float32()))
 
 
-@settings(deadline=None)
 @given(
     queries=st.integers(0, 6),
     sizes=st.lists(st.integers(0, 12), max_size=5),
@@ -57,7 +56,6 @@ def test_equal_scores():
     assert top.scores.tolist() == [4.0] * 6
 
 
-@settings(deadline=None)
 @given(rows=st.integers(0, 15), others=st.integers(0, 15), block=st.integers(1, 40), seed=st.integers(0, 99))
 def test_similar_pairs(rows, others, block, seed):
     left, right = draw_vectors(seed, rows), draw_vectors(seed + 1, others)

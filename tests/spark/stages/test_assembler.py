@@ -94,7 +94,7 @@ def examples(strategy, count):
     """Draw many examples at once, so that one Spark job can check a property for all of them."""
     values = []
 
-    @settings(max_examples=count, phases=[Phase.generate], database=None, deadline=None)
+    @settings(max_examples=count, phases=[Phase.generate], database=None)
     @given(strategy)
     def take(example):
         values.append(example)

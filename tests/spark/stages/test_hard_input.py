@@ -256,7 +256,7 @@ TEXT = st.none() | st.sampled_from(["", "a", "same", "the same"]) | st.text(st.c
 
 
 @pytest.mark.one_kind
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(TEXT, st.none() | st.lists(TEXT, max_size=4)), max_size=12),
     partitions=st.integers(1, 4),

@@ -67,7 +67,7 @@ def to_characters(text, units):
     return len(text.encode("utf-16-le")[: 2 * units].decode("utf-16-le"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     text=st.one_of(texts, repetitions),
     instruction=st.sampled_from(["", INSTRUCTION, "joined", "\ud800"]),
@@ -103,7 +103,7 @@ def test_chunks_of_any_text(t5, text, instruction, num_tokens, overlap_share, tr
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "inflation", "organelles", "x" * 30]), min_size=1, max_size=200)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(words=WORDS, num_tokens=st.integers(40, 60), overlap=st.integers(0, 35))
 def test_overlap_has_as_many_words_as_fit(t5, words, num_tokens, overlap):
     """No word here is longer than a chunk, so an overlap consists of whole words, as many as have its tokens.
