@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ def create_collection(
     try:
         client.create_collection(collection, schema=schema, properties=create_properties(provenance))
     except pymilvus.exceptions.MilvusException:
+        time.sleep(1)  # milvus-lite refuses a second collection moments before it shows the first
         if not client.has_collection(collection):
             raise
 
