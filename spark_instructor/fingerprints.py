@@ -88,7 +88,8 @@ def add_fingerprint(source: DataFrame, stage: InstructorEmbeddings, model: Prepa
     instructions = column(str(stage.getInstructionCol())) if instruction is None else F.lit(instruction)
     instructions = instructions.cast(StringType())
     row = F.to_json(F.struct(read_column(fields[0]).alias("text"), instructions.alias("instruction")))
-    settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText()])
+    # Output types may differ in nothing but metadata, which some formats of tables lose.
+    settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText(), stage.getOutputType()])
     row_hash = F.sha2(F.concat(F.lit(settings), row), 224)
     fingerprint = F.concat(F.lit(get_fingerprint_prefix(model)), _hash_instruction(instructions), row_hash)
     return source.select("*", fingerprint.alias(FINGERPRINT))

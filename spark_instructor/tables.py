@@ -7,6 +7,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from itertools import dropwhile
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -88,10 +89,11 @@ def embed_table(
     rows = counts["new"] + counts["changed"]
     unmerged = _name_unmerged(table)
     if rows:
-        _embed(select_stale(wanted, before, keys), rows, unmerged, _read_provider(spark, table), keys, stage)
+        added = embedded.columns[len(wanted.columns) :]
+        _embed(select_stale(wanted, before, keys), rows, unmerged, _read_provider(spark, table), keys, stage, added)
         vectors = spark.table(unmerged)
-        outputs = [column(name) for name in stage.list_outputs()]
-        merged = join_fingerprints(wanted, vectors, keys, "inner", *outputs).select(*map(column, embedded.columns))
+        merged = join_fingerprints(wanted, vectors, keys, "inner", *map(column, added))
+        merged = merged.select(*map(column, embedded.columns))
         _merge(merged, table, keys, "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *")
     _drop(spark, unmerged)
     _write_provenance(embedded, table, stage)
@@ -109,7 +111,7 @@ def read_table(spark: SparkSession, table: str) -> DataFrame | None:
 def _create_table(rows: DataFrame, table: str, provider: str | None) -> None:
     """Create a table with the columns of the rows and without rows, unless it exists.
 
-    Raises ValueError if Spark cannot create it or merge rows into it.
+    Raises ValueError if Spark cannot create it or merge rows into it, or if its format changes the type of a column.
     """
     spark = rows.sparkSession
     is_new = not _exists(spark, table)
@@ -131,12 +133,19 @@ def _create_table(rows: DataFrame, table: str, provider: str | None) -> None:
             f"{table} is a table of format {found}, and Spark cannot merge rows into it. For a new table, name a "
             "provider such as delta or iceberg; for a folder of Parquet files, use embed_changes."
         )
+    if is_new and (changed := find_different_columns(spark.table(table), rows)):
+        _drop(spark, table)
+        raise ValueError(
+            f"a table of format {found} does not keep the type of these columns: {', '.join(changed)}. Cast them to a "
+            "type that it has, such as int for tinyint; for vectors, set another outputType."
+        )
 
 
 def _read_provider(spark: SparkSession, table: str) -> str | None:
     """Return the format of a table in lower case, or None if its catalog does not say."""
-    rows = spark.sql(f"DESCRIBE TABLE EXTENDED {table}").where("col_name = 'Provider'").collect()
-    return rows[0]["data_type"].lower() if rows else None
+    rows = spark.sql(f"DESCRIBE TABLE EXTENDED {table}").collect()
+    details = dropwhile(lambda row: row["col_name"] != "# Detailed Table Information", rows)  # after the columns
+    return next((row["data_type"].lower() for row in details if row["col_name"] == "Provider"), None)
 
 
 def _delete_absent(wanted: DataFrame, before: DataFrame, table: str, keys: list[str]) -> int:
@@ -155,13 +164,19 @@ def _name_unmerged(table: str) -> str:
 
 
 def _embed(
-    stale: DataFrame, rows: int, unmerged: str, provider: str | None, keys: list[str], stage: InstructorEmbeddings
+    stale: DataFrame,
+    rows: int,
+    unmerged: str,
+    provider: str | None,
+    keys: list[str],
+    stage: InstructorEmbeddings,
+    added: list[str],
 ) -> None:
-    """Embed the stale rows that ``unmerged`` lacks, and append their keys, fingerprints and vectors to it."""
+    """Embed the stale rows that ``unmerged`` lacks, and append to it their keys, fingerprints and ``added`` columns."""
     spark = stale.sparkSession
 
     def embed(rows: DataFrame) -> DataFrame:
-        return stage.transform(rows).select(*map(column, [*keys, FINGERPRINT, *stage.list_outputs()]))
+        return stage.transform(rows).select(*map(column, [*keys, FINGERPRINT, *added]))
 
     # What a killed call has left there may be from another source or stage.
     if _exists(spark, unmerged) and find_different_columns(spark.table(unmerged), embed(stale)):

@@ -409,7 +409,8 @@ def test_rows_to_embed(spark, stage, tiny_model, tmp_path):
     rows = stage.transform(rows_to_replace).orderBy("id").collect()
     assert [row.id for row in rows] == [3, 4]
     assert_embedded(tiny_model, INSTRUCTION, ["drei", "four"], [row.vector for row in rows])
-    assert rows_to_embed(source, table, "id", stage.copy().setInstruction("Another: ")).count() == 3
+    for changed in (stage.copy().setInstruction("Another: "), stage.copy().setOutputType("half")):
+        assert rows_to_embed(source, table, "id", changed).count() == 3
 
 
 @pytest.mark.one_kind

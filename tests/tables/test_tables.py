@@ -105,6 +105,21 @@ def test_another_model_and_instruction(spark, stage, update, table, tiny_model):
     assert read_property()["precision"] == "bfloat16"
 
 
+def test_columns_of_all_kinds(spark, stage, table, provider, tiny_model):
+    """The reasons of errors are stored too, a column may be named like a property, and no type changes silently."""
+    source = spark.sql("SELECT 1 AS id, 'one' AS text, 'x' AS Provider, 2Y AS small")
+    stage = stage.copy().setErrorCol("reason")
+    if provider == "iceberg":
+        with pytest.raises(ValueError, match=r"a table of format iceberg does not keep the type of .*: small. Cast"):
+            embed_table(source, table, "id", stage, provider=provider)
+        assert not spark.catalog.tableExists(table)
+        source = source.drop("small")
+    assert embed_table(source, table, "id", stage, provider=provider) == Changes(new=1)
+    assert embed_table(source, table, "id", stage) == Changes(unchanged=1)
+    assert spark.table(table).first().reason is None
+    assert_table(spark, table, tiny_model, {1: "one"})
+
+
 def test_a_stream(spark, stage, table, provider, tiny_model, tmp_path):
     """foreachBatch may get a batch again; only what is new is embedded."""
     spark.createDataFrame([(1, "one"), (2, "two")], "id int, text string").write.json(str(tmp_path / "texts"))
