@@ -126,7 +126,12 @@ def convert_arrays(arguments: dict[str, Any], batches: Iterator[pa.Array]) -> It
 
 def convert_series(arguments: dict[str, Any], batches: Iterator[pd.Series[Any]]) -> Iterator[pd.Series[Any]]:
     """Do what `convert_arrays` does, for a pandas UDF."""
-    arrays = (piece for batch in batches for piece in _cut_for_pandas(_to_arrow(batch)))
+
+    def to_cells(batch: pd.Series[Any]) -> pa.Array:
+        cells = _to_arrow(batch)
+        return cells.cast(pa.list_(pa.float32())) if pa.types.is_null(cells.type) else cells  # any type of vectors
+
+    arrays = (piece for batch in batches for piece in _cut_for_pandas(to_cells(batch)))
     return (cells.to_pandas() for cells in convert_arrays(arguments, arrays))
 
 

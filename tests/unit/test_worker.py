@@ -20,6 +20,7 @@ from spark_instructor.models.host_cache import HostModel, ModelLocation
 from spark_instructor.worker import (
     Job,
     choose_device,
+    convert_series,
     embed_arrays,
     embed_columns,
     embed_frames,
@@ -249,6 +250,14 @@ print(json.dumps([before, torch.get_num_threads(), *(os.environ[name] for name i
 """
     output = json.loads(run_python("-c", code, cpus, cwd=tmp_path))
     assert output == [False, cpus, str(cpus), str(cpus), "true" if cpus > 1 else "false", "PASSIVE"]
+
+
+@pytest.mark.parametrize("output_type", ["float", "half", "int8", "binary"])
+def test_cells_that_are_all_null_are_converted(output_type):
+    """A batch of pandas objects does not tell the type of its cells, if all are null."""
+    arguments = {"metadata": {"dimension": 8, "outputType": "half"}, "name": "vector", "output_type": output_type}
+    (converted,) = convert_series(arguments, iter([pd.Series([None] * 3, dtype=object)]))
+    assert converted.tolist() == [None] * 3
 
 
 NOWHERE = ModelLocation("tiny", "tiny-float32", "/nowhere", None)
