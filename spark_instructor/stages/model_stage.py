@@ -135,8 +135,8 @@ class ModelStage(Stage, StageParams):
         return model
 
     def _set_checked(self: SelfModelStage, **values: int | None) -> SelfModelStage:
-        """Set Params that the checkpoint limits, after comparing them with what is known of it already."""
-        known = find_known(self.getModel(), self.getRevision())
+        """Set Params that the checkpoint limits, after comparing them with what is known of it if it was set before."""
+        known = find_known(self.getModel(), self.getRevision()) if self.isSet(self.model) else None
         if known is not None:
             self.copy()._set(**values)._check_checkpoint(known)
         return self._set(**values)

@@ -87,10 +87,9 @@ class StageWriter(MLWriter):
         self.saveImpl(path)
 
     def saveImpl(self, path: str) -> None:
-        """Write the metadata, whose folder must be new, and then the files."""
+        """Write the metadata and then the files."""
         content = self._stage.collect_content()  # before anything is deleted, since it may fail
-        if self.shouldOverwrite:
-            clear_folder(self.sparkSession, path, content.sources)
+        create_folder(self.sparkSession, path, content.sources, overwrite=self.shouldOverwrite)
         write_content(self.sparkSession, path, content)
 
 
@@ -187,17 +186,18 @@ def restore_params(cls: type[Params], metadata: dict[str, Any]) -> Any:
     return instance
 
 
-def clear_folder(spark: SparkSession, path: str, sources: Sequence[Path]) -> None:
-    """Delete what ``path`` holds.
+def create_folder(spark: SparkSession, path: str, sources: Sequence[Path], *, overwrite: bool) -> None:
+    """Create a folder; with ``overwrite``, first delete what ``path`` holds.
 
-    Raises ValueError, and deletes nothing, if that would delete one of the ``sources``.
+    Raises an AnalysisException if the path exists, without ``overwrite``. Raises ValueError, and deletes nothing, if
+    that would delete one of the ``sources``.
     """
     target = _find_local_target(path)
     for folder in sources:
-        if target is not None and folder.resolve().is_relative_to(target):
+        if overwrite and target is not None and folder.resolve().is_relative_to(target):
             raise ValueError(f"{path} holds the model of this stage ({folder}): save the stage to another path")
-    # Overwriting with an empty DataFrame clears the folder without the JVM, so it works on Spark Connect.
-    spark.createDataFrame([], "value string").write.mode("overwrite").text(path)
+    # Writing an empty DataFrame creates or clears the folder without the JVM, so it works on Spark Connect.
+    spark.createDataFrame([], "value string").write.mode("overwrite" if overwrite else "error").text(path)
 
 
 def _find_local_target(path: str) -> Path | None:

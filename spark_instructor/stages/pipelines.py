@@ -29,7 +29,7 @@ from .persistence import (
     PersistentStage,
     StageContent,
     StageReader,
-    clear_folder,
+    create_folder,
     read_metadata,
     restore_params,
     write_content,
@@ -59,9 +59,8 @@ def save_pipeline(pipeline: Pipeline | PipelineModel, path: str, overwrite: bool
         )
     spark = MLWriter().sparkSession
     contents = list(_collect_contents(pipeline, path))  # before anything is deleted, since it may fail
-    if overwrite:
-        sources = [folder for _, content in contents if isinstance(content, StageContent) for folder in content.sources]
-        clear_folder(spark, path, sources)
+    sources = [folder for _, content in contents if isinstance(content, StageContent) for folder in content.sources]
+    create_folder(spark, path, sources, overwrite=overwrite)
     for folder, content in contents:
         if isinstance(content, StageContent):
             write_content(spark, folder, content)

@@ -14,7 +14,7 @@ from pyspark.ml import Pipeline, PipelineModel
 from pyspark.sql import functions as F
 from vectors import TOLERANCE
 
-from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings
+from spark_instructor import DocumentAssembler, EmbeddingsFinisher, InstructorEmbeddings, save_pipeline
 from spark_instructor.encoder import prepare
 from spark_instructor.models.prepared import MANIFEST
 
@@ -180,6 +180,15 @@ def test_overwrite(spark, tiny, path):
     # The old files, including those of the model, are deleted.
     DocumentAssembler().write().overwrite().save(path)
     assert {child.name for child in files_of(path).iterdir() if child.is_dir()} == {"metadata"}
+
+
+def test_no_save_into_a_folder_of_others(spark, tiny, path):
+    spark.range(2).write.parquet(path)
+    stage = embedder(tiny)
+    for save in (stage.save, lambda path: save_pipeline(Pipeline(stages=[stage]), path)):
+        with pytest.raises(AnalysisException, match=r"(?i)already exists"):
+            save(path)
+    assert spark.read.parquet(path).count() == 2
 
 
 @pytest.mark.one_kind

@@ -128,7 +128,8 @@ def test_setters_refuse_what_a_known_checkpoint_does_not_do(tiny, tmp_path):
             stage.setDimension(5)
         assert not stage.isSet("maxSentenceLength") and not stage.isSet("dimension")
         assert stage.setMaxSentenceLength(512).setDimension(dimension).getDimension() == dimension
-    for stage in (InstructorEmbeddings(model="owner/model"), InstructorEmbeddings(revision="main")):
+    for settings in ({"model": "owner/model"}, {"revision": "main"}, {}):  # without a model, its setter may follow
+        stage = InstructorEmbeddings(**settings)
         assert stage.setMaxSentenceLength(5000).setDimension(5).getMaxSentenceLength() == 5000
 
 
