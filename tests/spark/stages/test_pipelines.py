@@ -143,9 +143,9 @@ def test_a_save_that_is_refused_deletes_nothing(spark, tmp_path):
         def _transform(self, dataset):
             return dataset
 
-    checkpoint = copy_tiny(tmp_path / "models" / "mine")
     path = f"file://{tmp_path}/models"
     save_pipeline(PipelineModel([DocumentAssembler()]), path)
+    checkpoint = copy_tiny(tmp_path / "models" / "mine")
     embeddings = InstructorEmbeddings(model=str(checkpoint), inputCols="text")
     for stages, refusal in (
         ([PipelineModel([embeddings])], rf"{path} holds the model of this stage \({checkpoint}\)"),
