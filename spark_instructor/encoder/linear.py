@@ -9,7 +9,6 @@ processor or on a GPU), public operators give the same numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -77,9 +76,10 @@ class FeedForward:
         blocks = [block for wi, wo in self._blocks for block in wi.cut_hidden(wo)]
         return FeedForward([(wi.pack(), wo.pack()) for wi, wo in blocks])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Compute the result, float32 (rows, out), for x (rows, in) of any floating-point dtype."""
-        return reduce(Tensor.add_, (wi.feed_forward(x, wo).float() for wi, wo in self._blocks))
+    def add_to(self, stream: Tensor, x: Tensor) -> None:
+        """Add the result to a stream, float32 (rows, out), for x (rows, in) of any floating-point dtype."""
+        for wi, wo in self._blocks:
+            stream += wi.feed_forward(x, wo)
 
 
 class Linear:

@@ -75,7 +75,7 @@ class T5Encoder:
             for batch in packed:
                 stream = batch.stream
                 stream += o(self._attention(qkv(_rms_norm(stream, epsilon)), bias, batch.runs))
-                stream += feed_forward(_rms_norm(stream, epsilon))
+                feed_forward.add_to(stream, _rms_norm(stream, epsilon))
         return [batch.mean_pool(_rms_norm(batch.stream, epsilon) * self._final_norm) for batch in packed]
 
 

@@ -56,10 +56,12 @@ def test_feed_forward(monkeypatch, processor, precision, hidden):
     packed = plain.pack().pack()
     is_cut = hidden > 16 and processor == "AMX" and precision == torch.bfloat16 and linear._POINTWISE[precision]
     assert len(packed._blocks) == (3 if is_cut else 1)
-    x = normal(5, 24)
-    assert packed(x).dtype == torch.float32
-    torch.testing.assert_close(packed(x), plain(x), **BOUNDS.get(precision, BOUNDS[torch.float32]))
-    torch.testing.assert_close(plain(x), (x @ weights[0].T).relu() @ weights[1].T, atol=0.1, rtol=0.02)
+    x, stream = normal(5, 24), normal(5, 9, seed=3)
+    by_plain, by_packed = stream.clone(), stream.clone()
+    plain.add_to(by_plain, x)
+    packed.add_to(by_packed, x)
+    torch.testing.assert_close(by_packed, by_plain, **BOUNDS.get(precision, BOUNDS[torch.float32]))
+    torch.testing.assert_close(by_plain - stream, (x @ weights[0].T).relu() @ weights[1].T, atol=0.1, rtol=0.02)
 
 
 @pytest.mark.parametrize("onednn", [True, False])
