@@ -124,7 +124,7 @@ def _create_table(rows: DataFrame, table: str, provider: str | None) -> None:
                 raise
             raise ValueError(_describe_no_table(table, error)) from error
     elif "VIEW" in (kind := spark.catalog.getTable(table).tableType or "") or kind == "TEMPORARY":
-        raise ValueError(f"{table} is a view, and Spark cannot merge rows into a view. Name the table behind it.")
+        raise ValueError(f"{table} is a view, and Spark cannot merge rows into a view. Name its table.")
     found = _read_provider(spark, table)
     if found in _WITHOUT_MERGE:
         if is_new:

@@ -229,7 +229,7 @@ def _parse_split(text: str) -> tuple[int, int]:
     tokens, _, overlap = text.partition(":")
     if not tokens.isdecimal() or not (overlap or "0").isdecimal() or text.endswith(":"):
         raise argparse.ArgumentTypeError(
-            f"{text!r}, expected the number of tokens per chunk, and an overlap behind a colon if you want one: 256 or "
+            f"{text!r}, expected the number of tokens per chunk, and an overlap after a colon if you want one: 256 or "
             "256:32"
         )
     return int(tokens), int(overlap or "0")

@@ -312,7 +312,7 @@ RuntimeError: device is 'cuda', but torch
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("many", "'many', expected the number of tokens per chunk, and an overlap behind a colon"),
+        ("many", "'many', expected the number of tokens per chunk, and an overlap after a colon"),
         ("256:", "'256:', expected the number of tokens per chunk"),
         ("1.5", "expected the number of tokens per chunk"),
         ("8", "numTokens is 8, expected at least 16"),
