@@ -35,13 +35,15 @@ test-clusters: java .venv/ready ## run the Spark tests on clusters
 		--session 'standalone[2]' $(ARGS)
 	$(BIN)/python -m pytest $(OF_TRAVEL) --exhaustive --session 'local-cluster[2,1,1024]' $(ARGS)
 
-# Tests without Spark do not change with its version. The pages, the notebooks and an interrupted command line, which
-# take minutes, are run on the newest.
+# Tests without Spark do not change with its version. Of the exhaustive tests, those of processes that are killed and of how
+# a model travels depend on it most; the others, which take minutes, are run on the newest.
 ON_35 := spark unit/stages $(addprefix unit/test_,chunks.py columns.py udf.py worker.py)
-NOT_ON_35 := spark/test_docs.py spark/test_notebooks.py spark/cli/test_interruptions.py
+NOT_ON_35 := spark/test_notebooks.py
+EXHAUSTIVE_ON_35 := $(addprefix spark/,models test_daemon.py test_faults.py)
 
 test-spark35: java .venv35/ready ## run the tests on Spark 3.5
-	.venv35/bin/python -m pytest --exhaustive $(addprefix tests/,$(ON_35)) $(addprefix --ignore tests/,$(NOT_ON_35)) $(ARGS)
+	.venv35/bin/python -m pytest $(addprefix tests/,$(ON_35)) $(addprefix --ignore tests/,$(NOT_ON_35)) $(ARGS)
+	.venv35/bin/python -m pytest -m exhaustive --exhaustive $(addprefix tests/,$(EXHAUSTIVE_ON_35)) $(ARGS)
 
 test-spark40: java .venv40/ready ## run the golden tests on Spark 4.0
 	.venv40/bin/python -m pytest tests/spark/stages/test_goldens.py $(ARGS)
