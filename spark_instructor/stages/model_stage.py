@@ -135,7 +135,7 @@ class ModelStage(Stage, StageParams):
         return model
 
     def _set_checked(self: SelfModelStage, **values: int | None) -> SelfModelStage:
-        """Set Params that the checkpoint limits, after comparing them with what is known of it if it was set before."""
+        """Set Params that the checkpoint limits. If a model is set and its limits are known, compare them first."""
         known = find_known(self.getModel(), self.getRevision()) if self.isSet(self.model) else None
         if known is not None:
             self.copy()._set(**values)._check_checkpoint(known)

@@ -189,12 +189,12 @@ def restore_params(cls: type[Params], metadata: dict[str, Any]) -> Any:
 def create_folder(spark: SparkSession, path: str, sources: Sequence[Path], *, overwrite: bool) -> None:
     """Create a folder; with ``overwrite``, first delete what ``path`` holds.
 
-    Raises an AnalysisException if the path exists, without ``overwrite``. Raises ValueError, and deletes nothing, if
-    that would delete one of the ``sources``.
+    Raises an AnalysisException if the path exists and ``overwrite`` is False. Raises ValueError, and deletes nothing,
+    if that would delete one of the ``sources``.
     """
-    target = _find_local_target(path)
+    target = _find_local_target(path) if overwrite else None
     for folder in sources:
-        if overwrite and target is not None and folder.resolve().is_relative_to(target):
+        if target is not None and folder.resolve().is_relative_to(target):
             raise ValueError(f"{path} holds the model of this stage ({folder}): save the stage to another path")
     # Writing an empty DataFrame creates or clears the folder without the JVM, so it works on Spark Connect.
     spark.createDataFrame([], "value string").write.mode("overwrite" if overwrite else "error").text(path)
