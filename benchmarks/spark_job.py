@@ -86,13 +86,18 @@ def spark_instructor(precision: str, df: DataFrame, folder: str, instruction: st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=1000, help="texts of a job (%(default)s)")
+    parser.add_argument("--words", type=int, help="words of each text; by default, passages of all lengths")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each kind of job (%(default)s)")
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     arguments = common.parse(parser)
 
     cores = common.cores(max(TASKS))
     model = inputs.model(arguments.model)
-    texts = inputs.text_set("texts", arguments.texts)
+    texts = (
+        inputs.of_words(arguments.words, arguments.texts)
+        if arguments.words
+        else inputs.text_set("texts", arguments.texts)
+    )
     warming = texts._replace(texts=texts.texts[:CHECKED])
     say("Computing the vectors in float64")
     _, expected = common.run_apart(peers.reference, model, warming, on=cores)

@@ -111,7 +111,7 @@ def compare_retrieval_instructions(
         model: The model that embeds the texts, on the driver.
         instructions: At least two pairs of an instruction for queries and one for passages. The first pair is the
             baseline; ``("", "")`` means no instructions.
-        queries: The queries. A query that several passages answer occurs once with each of them.
+        queries: The queries. If several passages answer a query, list it once per passage.
         passages: For each query, a passage that answers it.
         corpus: Further passages to search. Without them, each query is compared with the ``passages`` alone, and finds
             the right one more easily than it will among all of yours.
@@ -133,7 +133,7 @@ def compare_retrieval_instructions(
         relevant.setdefault(query, set()).add(places[passage])
     if len(relevant) < 2 or len(places) < 2:
         raise ValueError(
-            f"there are {len(relevant)} queries and {len(places)} passages, all different: expected at least 2 of each"
+            f"found {len(relevant)} distinct queries and {len(places)} distinct passages, expected at least 2 of each"
         )
 
     @cache
@@ -240,7 +240,7 @@ def _number_labels(labels: list[Any], text_ids: npt.NDArray[np.intp]) -> npt.NDA
     rare = [repr(str(names[label])) for label, count in sorted(counts.items()) if count == 1]
     if rare:
         raise ValueError(
-            f"only one text each has the label {', '.join(rare[:5])}{' ...' if len(rare) > 5 else ''}: no other text "
-            "can vote for it. Add texts, or leave these out of the sample"
+            f"each of these labels belongs to only one text: {', '.join(rare[:5])}{' ...' if len(rare) > 5 else ''}, "
+            "so no other text can vote for it. Add texts, or leave these out of the sample"
         )
     return label_ids

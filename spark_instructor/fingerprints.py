@@ -104,7 +104,7 @@ def check_columns(before: DataFrame, after: DataFrame, target: str) -> None:
     different = find_different_columns(before, after)
     if different:
         raise ValueError(
-            f"{target} has other columns than the source and the stage produce; these differ: "
+            f"{target} does not have the columns that the source and the stage produce; these differ: "
             f"{', '.join(different)}. Select the same columns and name the same output column, or name a new target."
         )
 

@@ -82,9 +82,9 @@ def cosine_similarity(left: Column | str, right: Column | str, *, df: DataFrame 
     Args:
         left: A column of vectors.
         right: Another column of vectors.
-        df: The DataFrame that has the columns, which must be given by their names then. An expression alone does not
-            see which models embedded its columns and what their binaries contain, but the metadata in the schema of a
-            DataFrame says so.
+        df: The DataFrame that has the columns. If you pass it, give the columns by their names. An expression alone
+            does not see which models embedded its columns and what their binaries contain, but the metadata in the
+            schema of a DataFrame says so.
 
     Raises ValueError if ``df`` says that different models embedded the columns. The job fails if two vectors differ in
     width.
@@ -111,8 +111,8 @@ def convert_vectors(df: DataFrame, output_type: str, *, vector: str = "vector") 
     Args:
         df: The rows, with vectors in any output type or in ``array<double>``.
         output_type: "float", "vector", "half", "int8" or "binary"; see `InstructorEmbeddings.setOutputType`. What a
-            smaller type has lost does not come back: "float" gives the rounded vectors, and for "int8" and "binary"
-            scaled to length 1.
+            smaller type has lost does not come back: "float" gives the rounded values, and vectors that were "int8" or
+            "binary" are scaled to length 1.
         vector: Name of the column with the vectors.
 
     Raises ValueError if the type is unknown, if the column is missing or holds no vectors, and if "binary" is asked

@@ -20,8 +20,8 @@ _TEXTS_PER_STEP = 256
 class InstructorEmbeddings(Embeddings):
     """INSTRUCTOR for LangChain, with the arguments of ``HuggingFaceInstructEmbeddings`` of langchain-community.
 
-    It returns the same vectors, so it can query a store that was filled with them. Therefore texts are stripped of
-    outer blanks, which the ``InstructorEmbedding`` package does, too.
+    It returns the same vectors, so it can query a store that was filled with them. Like the ``InstructorEmbedding``
+    package, it removes white space from both ends of each text.
 
     Args:
         model_name: A known name (`known_models`), a hub id or a folder.

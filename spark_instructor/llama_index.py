@@ -17,8 +17,8 @@ except ImportError as error:
 class InstructorEmbedding(BaseEmbedding):
     """INSTRUCTOR for LlamaIndex, with the arguments of ``llama-index-embeddings-instructor``.
 
-    It returns the same vectors, so it can query an index that was built with them. Therefore texts are stripped of
-    outer blanks, which the ``InstructorEmbedding`` package does, too.
+    It returns the same vectors, so it can query an index that was built with them. Like the ``InstructorEmbedding``
+    package, it removes white space from both ends of each text.
 
     Args:
         model_name: A known name (`known_models`), a hub id or a folder.

@@ -48,7 +48,8 @@ def nearest(
     Args:
         queries: The queries, with vectors in any type that `InstructorEmbeddings` gives, or in ``array<double>``. They
             must fit in the memory of the driver.
-        passages: The rows to search in, with vectors of the same dimension. Their type may be another one.
+        passages: The rows to search in, with vectors of the same dimension. The two columns may have different types of
+        vectors.
         k: The maximum number of passages per query. A query gets fewer if there are fewer passages.
         query_vector: Name of the column with the vectors of the queries.
         passage_vector: Name of the column with the vectors of the passages.
@@ -63,9 +64,9 @@ def nearest(
         has no hits, and a passage without a vector is never found; with the cosine, the same holds for vectors of
         zeros. Which of several passages with equal scores is returned is not defined.
 
-    Raises ValueError on the driver if ``k`` is less than 1, if the metric is unknown, if a column is missing or is no
-    array of floats, if the queries and the passages have a column of the same name, and if different models embedded
-    them. The job fails if vectors differ in width or contain NaN.
+    Raises ValueError on the driver if ``k`` is less than 1, if the metric is unknown, if a column is missing or
+    contains no vectors, if the queries and the passages have a column of the same name, and if different models
+    embedded them. The job fails if vectors differ in width or contain NaN.
     """
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")
@@ -124,8 +125,8 @@ def near_duplicates(df: DataFrame, threshold: float, *, key: str, vector: str = 
         One row per pair, in no particular order: ``left`` and ``right``, the keys of the two rows, and ``score``
         (float). Rows without a vector and with a vector of zeros belong to no pair.
 
-    Raises ValueError on the driver if the threshold is not in that range, if a column is missing or if the vectors are
-    no array of floats. The job fails if vectors differ in width or contain NaN.
+    Raises ValueError on the driver if the threshold is not in that range, or if a column is missing or contains no
+    vectors. The job fails if vectors differ in width or contain NaN.
     """
     if not -1 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}, expected a cosine similarity from -1 to 1")

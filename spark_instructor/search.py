@@ -63,8 +63,8 @@ def check_model(dataset: ds.Dataset, vector_col: str, model: PreparedModel, path
     provenance = get_provenance(read_metadata(dataset, vector_col))
     if provenance.get("hash", model.hash) != model.hash:
         raise ValueError(
-            f"{path} was embedded with {provenance['model']} in {provenance['precision']}, and {model.name} in "
-            f"{model.precision} is another model; vectors of different models cannot be compared"
+            f"{path} was embedded with {provenance['model']} in {provenance['precision']}, but the question would be "
+            f"embedded with {model.name} in {model.precision}; vectors of different models cannot be compared"
         )
     if FINGERPRINT in dataset.schema.names and _list_prefixes(dataset) - {get_fingerprint_prefix(model)}:
         raise ValueError(

@@ -113,7 +113,7 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError("--estimate writes nothing, so --key and --overwrite cannot be combined with it")
     for name, value in (("--overwrite", arguments.overwrite), ("--milvus", arguments.milvus)):
         if arguments.key and value:
-            raise ValueError(f"--key continues with what the output has, so {name} cannot be combined with it")
+            raise ValueError(f"--key keeps the rows that the output already has, so {name} cannot be combined with it")
     if arguments.key and arguments.partitions:
         raise ValueError(
             "--key sets the number of tasks by the number of rows to embed, so --partitions cannot be combined with it"

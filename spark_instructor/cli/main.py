@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code.
 
     The code is 0 after success, 1 after an error, which one line on stderr explains, 130 after Ctrl-C and 143 after
-    SIGTERM. Wrong arguments end the process with code 2.
+    SIGTERM. A command line that cannot be parsed ends the process with code 2.
     """
     parser = _create_parser()
     parsed = parser.parse_args(arguments)
@@ -96,10 +96,15 @@ def _create_parser() -> argparse.ArgumentParser:
         "--format", choices=sorted({*FORMATS.values(), "table"}), help="format of the input (default: by its name)"
     )
     embed.add_argument("--delimiter", help="delimiter of the columns of CSV (default: a comma; a tab for .tsv)")
-    embed.add_argument("--encoding", default="utf-8", type=_parse_encoding, help="of CSV, JSON and text (%(default)s)")
+    embed.add_argument(
+        "--encoding", default="utf-8", type=_parse_encoding, help="encoding of CSV, JSON and text files (%(default)s)"
+    )
     embed.add_argument("--whole-files", action="store_true", help="one row per text file (default: one row per line)")
     embed.add_argument(
-        "--bad-lines", default="fail", choices=("fail", "skip"), help="lines that cannot be read (%(default)s)"
+        "--bad-lines",
+        default="fail",
+        choices=("fail", "skip"),
+        help="what to do with lines that cannot be read (%(default)s)",
     )
     embed.add_argument("--text-col", default="text", help="column of the texts (%(default)s)")
     embed.add_argument("--vector-col", default="vector", help="column to add (%(default)s)")
@@ -108,12 +113,15 @@ def _create_parser() -> argparse.ArgumentParser:
     )
     _add_model(embed)
     embed.add_argument("--max-length", type=int, help="maximum number of tokens per text, including the instruction")
-    embed.add_argument("--long-text", default="truncate", choices=LONG_TEXT, help="for longer texts (%(default)s)")
+    embed.add_argument(
+        "--long-text", default="truncate", choices=LONG_TEXT, help="what to do with longer texts (%(default)s)"
+    )
     embed.add_argument(
         "--split",
         type=_parse_split,
         metavar="TOKENS[:OVERLAP]",
-        help="split each text into chunks of so many tokens, which repeat so many of the chunk before: a row per chunk",
+        help="split each text into chunks of at most TOKENS tokens that repeat up to OVERLAP tokens of the previous "
+        "chunk; write one row per chunk",
     )
     embed.add_argument("--partitions", type=_parse_positive, help="number of Spark tasks (default: by number of rows)")
     session = embed.add_mutually_exclusive_group()
@@ -175,7 +183,9 @@ def _create_parser() -> argparse.ArgumentParser:
     action = models.add_mutually_exclusive_group()
     action.add_argument("--json", action="store_true", help="print JSON")
     action.add_argument(
-        "--clean", action="store_true", help="delete the copies that executors keep here and no process uses"
+        "--clean",
+        action="store_true",
+        help="delete the copies of models that executors keep on this machine, unless a process uses them",
     )
 
     prepare = add_command(
@@ -194,7 +204,7 @@ def _create_parser() -> argparse.ArgumentParser:
     package = add_command(
         "package",
         run_package,
-        "Build a wheel of a model, for workers to which Spark need not or cannot send the model",
+        "Build a wheel of a model, so that Spark does not have to send the model to the workers",
         """
         spark-instructor package hkunlp/instructor-base --precision bfloat16
         pip install dist/spark_instructor_instructor_base-*.whl

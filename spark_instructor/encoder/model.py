@@ -114,8 +114,8 @@ class InstructorModel:
         """Pack the weights for good: encoding gets faster, and the process holds a private copy of the matrices.
 
         Call it in a process that embeds alone, or before a process forks: its children then share the packed copy.
-        Without it, `encode` packs one layer at a time, and all processes on a host share the mapped weights. It changes
-        nothing in int8 on processors with VNNI, where weights are always packed, nor in other precisions on GPUs.
+        Without it, `encode` packs one layer at a time, and all processes on a host share the mapped weights. It has no
+        effect in int8 on CPUs with VNNI, where weights are always packed, or in the other precisions on a GPU.
         """
         self._encoder.pack()
 

@@ -47,8 +47,8 @@ class TokenSplitter:
         instruction: The instruction that the model reads in front of each chunk.
         num_tokens: The maximum number of tokens per chunk, without the instruction and ``</s>``; at least
             `MIN_TOKENS`.
-        token_overlap: The number of tokens that a chunk repeats of the one before it: as many whole words as have at
-            most so many tokens. It must be less than ``num_tokens``.
+        token_overlap: The maximum number of tokens that a chunk repeats from the previous chunk; only whole words are
+        repeated. It must be less than ``num_tokens``.
         trim_whitespace: Whether to leave out white space around the chunks. Otherwise it belongs to the chunk before
             it, so that the chunks without an overlap add up to the text.
     """

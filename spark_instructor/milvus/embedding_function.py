@@ -106,7 +106,7 @@ class InstructorEmbeddingFunction(BaseEmbeddingFunction):  # type: ignore[misc] 
         return self._encode(self.query_instruction, queries)
 
     def check_collection(self, client: Any, collection: str) -> None:
-        """Raise ValueError if another model embedded a collection, whose vectors cannot be compared then.
+        """Raise ValueError if another model embedded a collection: vectors of different models cannot be compared.
 
         Only collections that `write_to_milvus` created say which model embedded them; others pass.
 

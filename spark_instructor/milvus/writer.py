@@ -60,8 +60,8 @@ def write_to_milvus(
     """Upsert the vectors of a DataFrame into a Milvus collection, and return how many rows were written and skipped.
 
     The executors write to a server, all tasks at once. With ``through="driver"`` the rows stream through the driver
-    instead, one partition at a time; embed into Parquet first if they are many. A file of milvus-lite is always written
-    in this way, since only one process may open it.
+    instead, one partition at a time; if there are many rows, write them to Parquet first. A file of milvus-lite is
+    always written in this way, since only one process may open it.
 
     The fields of the collection have the names of the columns. If the collection does not exist, it is created; if it
     exists, the columns must fit its fields. If its vectors have no index, one is created. The collection is loaded, so
@@ -92,7 +92,7 @@ def write_to_milvus(
         metric_type: Metric of a new index. By default "HAMMING" for BINARY_VECTOR and "COSINE" for the other types.
         index_type: Type of a new index.
         index_params: Parameters of a new index, such as ``{"M": 16}``.
-        batch_size: Maximum number of rows per request. A request of 32 MiB has fewer.
+        batch_size: Maximum number of rows per request. A request also has at most 32 MiB.
         on_invalid: "error" to fail on an invalid row, "skip" to skip and count it.
         check_model: Whether to fail if the collection holds the vectors of another model.
         retries: Maximum number of times that a failed request or connection is repeated, after 1, 2, 4 and at most 30

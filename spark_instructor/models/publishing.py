@@ -1,8 +1,9 @@
 """Writing folders and files so that nobody reads an incomplete one.
 
 They are written beside their final place and then renamed. Mounts of object stores through FUSE, such as Databricks
-Volumes, refuse some of the calls that this takes: appends, holes, renames of folders and changes of permissions. What
-belongs on such a mount is written among the temporary files of this machine, and then copied file by file.
+Volumes, refuse some of the calls that this takes: they do not append to files, write sparse files, rename folders or
+change permissions. What belongs on such a mount is written among the temporary files of this machine, and then copied
+file by file.
 """
 
 from __future__ import annotations

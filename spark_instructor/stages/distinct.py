@@ -1,4 +1,4 @@
-"""Embedding what repeats once over the whole job: hash the texts, embed the distinct ones, and join them back."""
+"""Embedding each distinct text only once in a job: hash the texts, embed the distinct ones, and join them back."""
 
 from __future__ import annotations
 

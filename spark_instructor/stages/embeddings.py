@@ -73,7 +73,7 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
         TypeConverters.toString,
     )
     distinct: Param[bool] = Param(
-        Params._dummy(), "distinct", "whether to embed a text that repeats once per job", TypeConverters.toBoolean
+        Params._dummy(), "distinct", "whether to embed each distinct text only once per job", TypeConverters.toBoolean
     )
     dimension: Param[int] = Param(
         Params._dummy(), "dimension", "width of the vectors, which the checkpoint determines", AtLeast("dimension", 1)
@@ -121,8 +121,8 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
     def setDimension(self: SelfEmbeddings, value: int) -> SelfEmbeddings:
         """Accept the width of the vectors, as a Spark NLP pipeline sets it.
 
-        Raises ValueError if the checkpoint has another width. If it has to be downloaded or prepared first,
-        `transform` does.
+        Raises ValueError if the checkpoint has another width. If the checkpoint has not been downloaded and prepared
+        yet, `transform` raises this error.
         """
         return self._set_checked(dimension=value)
 
@@ -171,16 +171,16 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
         return self._get(self.errorCol)
 
     def setDistinct(self: Self, value: bool) -> Self:
-        """Set whether to embed a text that repeats once over the whole job, by a shuffle and a join.
+        """Set whether to embed each distinct text only once in the whole job, which takes a shuffle and a join.
 
-        Otherwise it is embedded once per Arrow batch that it occurs in. The rows are read twice and must be the same
-        both times; the columns to embed must be strings. Filter before the stage: a filter after it does not reach
+        Otherwise, a text is embedded once per Arrow batch in which it occurs. The rows are read twice and must be the
+        same both times; the columns to embed must be strings. Filter before the stage: a filter after it does not reach
         the texts that are embedded. `observe` counts the distinct texts.
         """
         return self._set(distinct=value)
 
     def getDistinct(self) -> bool:
-        """Return whether a text that repeats is embedded once over the whole job."""
+        """Return whether each distinct text is embedded only once in the whole job."""
         return self.getOrDefault(self.distinct)
 
     def setStorageRef(self: Self, value: str) -> Self:
@@ -222,11 +222,11 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
     the ``dimension`` and Spark NLP's ``ref``, and under ``spark_instructor`` the model, its revision, its precision and
     the instruction, so that a search can embed its query in the same way.
 
-    The driver prepares the model at the first `transform` or save, and each Python worker loads it once. An
-    action embeds a row once per mention of the frame in its plan: twice for a sort, which Spark starts by sampling its
-    input, and for a join of the frame with itself. Write or cache the result first if that matters. Spark applies a
-    filter on other columns before the embedding even if the filter comes after this stage, and an action that does not
-    need the output, such as `count`, embeds nothing.
+    The driver prepares the model at the first `transform` or save, and each Python worker loads it once. An action
+    embeds a row once per use of the DataFrame in its plan: twice for a sort, which Spark starts by sampling its input,
+    and for a join of the DataFrame with itself. Write or cache the result first if that matters. Spark applies a filter
+    on other columns before the embedding even if the filter comes after this stage, and an action that does not need
+    the output, such as `count`, embeds nothing.
 
     `transform` raises ValueError on the driver if a column is missing or has the wrong type or annotatorType, if
     ``outputType`` is set for annotations, if an output column exists already, if the numbers of input and output
@@ -304,7 +304,7 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
     def getStorageRef(self) -> str:
         """Return the name of the embeddings: what was set, or else one made of the model's name and content.
 
-        A stage of Spark NLP that was trained on these embeddings accepts no others than those with its ``ref``.
+        A stage of Spark NLP that was trained on these embeddings accepts only embeddings with the same ``ref``.
         """
         return self._get(self.storageRef) or _name_embeddings(self.prepare_model())
 
@@ -321,10 +321,10 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
           through it once;
         - ``seconds``: time that the embedding took, summed over the tasks.
 
-        To count them, every action embeds every row, including rows that a later filter drops, and so do `count` and
-        a `select` of other columns. Spark reports nothing, and ``get`` waits forever, after `toLocalIterator` and if
-        Spark knows beforehand that an action has no rows (``limit(0)``). `write_to_milvus` uses `toLocalIterator` to
-        fill a file of milvus-lite, so persist and count the DataFrame first.
+        So that they can be counted, every action embeds every row, even a `count` or a `select` of other columns, and
+        even the rows that a later filter drops. Spark reports nothing, and ``get`` waits forever, after
+        `toLocalIterator` and if Spark knows beforehand that an action has no rows (``limit(0)``). `write_to_milvus`
+        uses `toLocalIterator` to fill a file of milvus-lite, so persist and count the DataFrame first.
         """
         return self._embed(dataset, observation)
 

@@ -97,8 +97,8 @@ class ModelStage(Stage, StageParams):
     def setMaxSentenceLength(self: SelfModelStage, value: int) -> SelfModelStage:
         """Set the maximum number of tokens per text, including the instruction and ``</s>``.
 
-        Raises ValueError if the value is less than 2 or greater than the limit of the checkpoint. If the checkpoint
-        has to be downloaded or prepared first, `transform` raises the latter.
+        Raises ValueError if the value is less than 2 or greater than the limit of the checkpoint. If the checkpoint has
+        not been downloaded and prepared yet, its limit is not known, and `transform` raises the error.
         """
         return self._set_checked(maxSentenceLength=value)
 

@@ -46,10 +46,10 @@ class SentenceDetector(CuttingStage):
     those of its row, and ``sentence``, the number of the sentence in its row. An empty or blank document has no
     sentences.
 
-    The rules are those of English. A sentence ends with ``.``, ``!``, ``?`` or ``…`` and the quotes and brackets that
-    they close if white space follows, with a full stop of Chinese or Japanese, and at a blank line. It goes on after
-    an initial, after an abbreviation (``useAbbreviations``), and in lower case after an ellipsis or a quotation. An
-    item of a list begins a sentence, and its number does not end one (``detectLists``).
+    The rules are those of English. A sentence ends at ``.``, ``!``, ``?`` or ``…``, including any closing quotes and
+    brackets, if white space follows. It also ends at a Chinese or Japanese full stop and at a blank line. It goes on
+    after an initial, after an abbreviation (``useAbbreviations``), and after an ellipsis or a quotation if the next
+    word is in lower case. An item of a list begins a sentence, and its number does not end one (``detectLists``).
 
     ``customBounds`` are regular expressions of Python that end a sentence as well, or alone with
     ``useCustomBoundsOnly``. What they match is left out, or begins the next sentence, or ends the one before it

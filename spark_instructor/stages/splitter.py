@@ -49,13 +49,13 @@ class _DocumentTokenSplitterParams(ModelStage, CuttingStage):
     def setNumTokens(self: Self, value: int) -> Self:
         """Set the maximum number of tokens per chunk, without the instruction and ``</s>``.
 
-        Raises ValueError if the value is less than 16, which is more than any single character has. `transform` does
-        if the model cannot read so many after the instruction.
+        Raises ValueError if the value is less than 16, so that every character fits into a chunk. `transform` raises
+        ValueError if the model cannot read as many tokens after the instruction.
         """
         return self._set(numTokens=value)
 
     def setTokenOverlap(self: Self, value: int) -> Self:
-        """Set how many tokens a chunk repeats of the one before it: as many whole words as have at most so many.
+        """Set the maximum number of tokens that a chunk repeats from the previous chunk; only whole words are repeated.
 
         Raises ValueError if the value is negative. `transform` does if it is not less than ``numTokens``.
         """
@@ -157,9 +157,9 @@ class DocumentTokenSplitter(_DocumentTokenSplitterParams):
         num_tokens = self._get(self.numTokens) or room
         if num_tokens > room or room < MIN_TOKENS:
             raise ValueError(
-                f"DocumentTokenSplitter: numTokens is {max(num_tokens, MIN_TOKENS)}, but of the tokens that "
-                f"'{model.name}' reads the instruction and </s> leave {room} for a chunk. Set a smaller numTokens "
-                f"({MIN_TOKENS} or more) or a shorter instruction, or raise maxSentenceLength if it is set."
+                f"DocumentTokenSplitter: numTokens is {max(num_tokens, MIN_TOKENS)}, but after the instruction and "
+                f"</s>, '{model.name}' can read only {room} tokens of a chunk. Set a smaller numTokens ({MIN_TOKENS} "
+                "or more) or a shorter instruction, or raise maxSentenceLength if it is set."
             )
         if self.getTokenOverlap() >= num_tokens:
             raise ValueError(

@@ -140,7 +140,9 @@ def test_output_types_of_a_folder_of_changes(tiny, texts, tmp_path):
     source = texts.select("id", "text")
     assert embed_changes(source, target, "id", stage, parts=1).new == len(TEXTS)
     assert embed_changes(source, target, "id", stage, parts=1).unchanged == len(TEXTS)
-    with pytest.raises(ValueError, match=r"has other columns than the source and the stage produce; these differ: v\."):
+    with pytest.raises(
+        ValueError, match=r"does not have the columns that the source and the stage produce; these differ: v\."
+    ):
         embed_changes(source, target, "id", stage.setOutputType("binary"), parts=1)
 
 

@@ -126,9 +126,12 @@ def test_pairs_of_instructions_for_retrieval():
         ({"labels": ["red"] * 6}, "all texts have the label 'red': expected at least two"),
         (
             {"labels": [*COLORS[:-1], "blue"]},
-            "only one text each has the label 'blue', 'green': no other text can vote",
+            "each of these labels belongs to only one text: 'blue', 'green', so no other text can vote",
         ),
-        ({"texts": ["a"] * 3 + ["b", "c", "d"], "labels": [1, 1, 1, 2, 2, 2]}, "only one text each has the label '1'"),
+        (
+            {"texts": ["a"] * 3 + ["b", "c", "d"], "labels": [1, 1, 1, 2, 2, 2]},
+            "each of these labels belongs to only one text: '1'",
+        ),
         ({"k": 6}, "k is 6, expected from 1 to 5, the number of other texts that can vote"),
         ({"k": 0}, "k is 0, expected from 1 to 5"),
     ],
@@ -149,8 +152,8 @@ def test_samples_that_say_nothing(changes, message):
         ({"instructions": ["ab", "cd"]}, "'ab' is not a pair of an instruction for queries and one for passages"),
         ({"queries": ["0 a"]}, "there are 1 queries and 2 passages, expected as many passages as queries"),
         ({"queries": [], "passages": []}, "queries is empty, expected a sample with passages"),
-        ({"queries": ["0 a", "0 a"]}, "there are 1 queries and 2 passages, all different: expected at least 2 of each"),
-        ({"passages": ["0 c", "0 c"]}, "there are 2 queries and 1 passages, all different"),
+        ({"queries": ["0 a", "0 a"]}, "found 1 distinct queries and 2 distinct passages, expected at least 2 of each"),
+        ({"passages": ["0 c", "0 c"]}, "found 2 distinct queries and 1 distinct passages"),
     ],
 )
 def test_questions_that_say_nothing(changes, message):

@@ -124,9 +124,11 @@ def test_errors(texts, splitter, embeddings):
         splitter.setTokenOverlap(-1)
     with pytest.raises(ValueError, match="tokenOverlap is 20, expected less than numTokens, which is 20"):
         splitter.copy().setNumTokens(20).setTokenOverlap(20).transform(texts)
-    with pytest.raises(ValueError, match=r"numTokens is 64, but .* leave \d+ for a chunk. Set a smaller numTokens"):
+    with pytest.raises(
+        ValueError, match=r"numTokens is 64, but .* can read only \d+ tokens of a chunk. Set a smaller numTokens"
+    ):
         splitter.copy().setNumTokens(64).transform(texts)
-    with pytest.raises(ValueError, match=r"numTokens is 16, but .* leave 2 for a chunk"):
+    with pytest.raises(ValueError, match=r"numTokens is 16, but .* can read only 2 tokens of a chunk"):
         splitter.copy().setInstruction("").setMaxSentenceLength(3).transform(texts)
     with pytest.raises(ValueError, match=r"DocumentTokenSplitter reads one column, but inputCols is \['a', 'b'\]"):
         splitter.copy().setInputCols("a", "b").transform(texts)

@@ -85,7 +85,7 @@ FORMATS = "one of csv, json, jsonl, orc, parquet, table, text (known suffixes ar
         ),
         ({"x.txt.gz": b"a"}, ["x.txt.gz", "--encoding", "latin-1"], "x.txt.gz is compressed, and Spark reads"),
         ({"x.txt": b"a"}, ["x.txt", "--delimiter", ";"], "--delimiter is for csv, but the format of x.txt is text"),
-        ({"x.txt": b"a"}, ["x.txt", "--key", "id", "--overwrite"], "--key continues with what the output has"),
+        ({"x.txt": b"a"}, ["x.txt", "--key", "id", "--overwrite"], "--key keeps the rows that the output already has"),
     ],
 )
 def test_errors(embed, tmp_path, files, arguments, message):
