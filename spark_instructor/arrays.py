@@ -27,9 +27,8 @@ class TextColumn:
         self._is_text = _to_numpy(self._cells.is_valid())
 
     def list_texts(self) -> list[str]:
-        """Return the texts that are not null."""
-        texts: list[str] = self._cells.drop_null().to_pylist()
-        return texts
+        """Return the texts that are not null; raise ValueError as `list_strings` does."""
+        return list_strings(self._cells.drop_null())
 
     def repeat_for_texts(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Take one value per row, and return the value of its row for each text that is not null."""
@@ -59,6 +58,18 @@ class TextColumn:
         if self._lengths is None:
             return sizes
         return np.diff(np.append(0, np.cumsum(sizes))[np.cumsum(self._lengths)], prepend=0)
+
+
+def list_strings(array: pa.Array) -> list[Any]:
+    """Return the strings of an array; raise ValueError if one has bytes that are not UTF-8, and say what to do."""
+    try:
+        strings: list[Any] = array.to_pylist()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"a text has bytes that are not UTF-8 ({error}): repair it, or let InstructorEmbeddings.setErrorCol mark "
+            "such rows"
+        ) from error
+    return strings
 
 
 def is_nested(type_: pa.DataType) -> bool:

@@ -125,7 +125,13 @@ def find_field(dataset: DataFrame, name: str, reader: str) -> StructField:
         ) from error
     matches = match_names(schema.names, name, dataset.sparkSession)
     if not matches:
-        raise ValueError(f"{reader}: there is no column {name!r}; the columns are {', '.join(map(repr, schema.names))}")
+        names = ", ".join(map(repr, schema.names))
+        parent, _, child = name.rpartition(".")
+        is_nested = any(
+            isinstance(schema[found].dataType, StructType) for found in match_names(schema.names, parent, None)
+        )
+        advice = f"; make the field a column: df.withColumn({child!r}, F.col({name!r}))" if is_nested else ""
+        raise ValueError(f"{reader}: there is no column {name!r}; the columns are {names}{advice}")
     if len(matches) > 1:
         raise ValueError(
             f"{reader}: column {name!r} is ambiguous, since there are the columns {', '.join(map(repr, matches))}; "
@@ -161,8 +167,7 @@ def get_output_type(field: StructField, reader: str) -> str:
     if not candidates:
         raise ValueError(
             f"{reader}: column {field.name!r} is {_describe_type(field.dataType)}, expected vectors: array<float>, "
-            "array<double>, or another type that InstructorEmbeddings.setOutputType gives. Take the vector of one "
-            f"annotation: F.col({quote_name(field.name)!r})[0]['embeddings']"
+            "array<double>, or another type that InstructorEmbeddings.setOutputType gives" + _advise(field)
         )
     return output_type if output_type in candidates else candidates[0]
 
@@ -195,6 +200,15 @@ def _is_case_sensitive(spark: SparkSession | None) -> bool:
         return spark is not None and str(spark.conf.get("spark.sql.caseSensitive")).lower() == "true"
     except PySparkException:  # serverless compute of Databricks hides most settings and leaves them at their defaults
         return False
+
+
+def _advise(field: StructField) -> str:
+    """Return how to get vectors out of a column that holds several per row; "" for other columns."""
+    element = field.dataType.elementType if isinstance(field.dataType, ArrayType) else None
+    name = quote_name(field.name)
+    if isinstance(element, StructType):
+        return f". Take the vector of one annotation: F.col({name!r})[0]['embeddings']"
+    return f". Make a row of each vector: F.explode({name!r})" if isinstance(element, ArrayType) else ""
 
 
 def _describe_type(type_: DataType) -> str:

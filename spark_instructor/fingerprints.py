@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,8 @@ def add_fingerprint(source: DataFrame, stage: InstructorEmbeddings, model: Prepa
     instruction = stage.choose_instruction(model)
     instructions = column(str(stage.getInstructionCol())) if instruction is None else F.lit(instruction)
     instructions = instructions.cast(StringType())
-    row = F.to_json(F.struct(read_column(fields[0]).alias("text"), instructions.alias("instruction")))
+    content = F.struct(read_column(fields[0]).alias("text"), instructions.alias("instruction"))
+    row = F.to_json(content, {"ignoreNullFields": "true"})  # whatever the session's setting is
     # Output types may differ in nothing but metadata, which some formats of tables lose.
     settings = json.dumps([stage.getMaxSentenceLength(), stage.getLongText(), stage.getOutputType()])
     row_hash = F.sha2(F.concat(F.lit(settings), row), 224)
@@ -171,7 +173,7 @@ def _alias_keys(keys: list[str]) -> dict[str, str]:
 
 def match_keys(keys: list[str]) -> Column:
     """Return the condition of a join with the rows of `select_old_keys`: the keys are equal."""
-    return reduce(Column.__and__, [column(name) == F.col(alias) for name, alias in _alias_keys(keys).items()])
+    return reduce(operator.and_, [column(name) == F.col(alias) for name, alias in _alias_keys(keys).items()])
 
 
 def count_changes(

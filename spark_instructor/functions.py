@@ -39,10 +39,10 @@ def instructor_embed(
     ``array<float>``, and what `InstructorEmbeddings.transform` raises.
     """
     spark = SparkSession.active()
-    if isinstance(instruction, Column):
-        embedded: Column = _create_udf(spark, model=model, **settings)(col, instruction)
+    if instruction is None or isinstance(instruction, str):
+        embedded: Column = _create_udf(spark, model=model, instruction=instruction, **settings)(col)
     else:
-        embedded = _create_udf(spark, model=model, instruction=instruction, **settings)(col)
+        embedded = _create_udf(spark, model=model, **settings)(col, instruction)
     return embedded
 
 
@@ -62,7 +62,7 @@ def register_instructor_embed(
     Args:
         spark: The session in which the function is registered.
         name: Name of the function in SQL.
-        instruction: The instruction for rows that have none of their own.
+        instruction: The instruction of calls with one argument. In calls with two, a null is an empty instruction.
         model: Known name, hub id or folder of the checkpoint.
         **settings: Other Params of `InstructorEmbeddings` by name.
 
@@ -115,8 +115,9 @@ def convert_vectors(df: DataFrame, output_type: str, *, vector: str = "vector") 
             "binary" are scaled to length 1.
         vector: Name of the column with the vectors.
 
-    Raises ValueError if the type is unknown, if the column is missing or holds no vectors, and if "binary" is asked
-    for vectors of an unknown dimension.
+    Raises ValueError if the type is unknown, if the column is missing or holds no vectors, if two columns have the same
+    name, and if "binary" is asked for vectors of an unknown dimension. For "int8" and "binary", the job fails if a
+    vector contains NaN, infinity or null.
     """
     if output_type not in OUTPUT_TYPES:
         raise ValueError(f"output_type is {output_type!r}, expected one of {', '.join(OUTPUT_TYPES)}")
@@ -129,7 +130,8 @@ def convert_vectors(df: DataFrame, output_type: str, *, vector: str = "vector") 
         )
     converted = convert_column(field, output_type, "convert_vectors")
     converted = converted.alias(field.name, metadata={**metadata, **describe_type(output_type)})
-    return df.select(*(converted if name == field.name else column(name) for name in df.columns))
+    names = [find_field(df, name, "convert_vectors").name for name in df.columns]
+    return df.select(*(converted if name == field.name else column(name) for name in names))
 
 
 def _check_same_model(df: DataFrame, *vector_cols: Column | str) -> None:

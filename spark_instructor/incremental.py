@@ -28,6 +28,7 @@ from .fingerprints import (
 )
 from .models.shipping import is_connect
 from .stages.embeddings import InstructorEmbeddings
+from .stages.params import AtLeast
 
 PART = "part"
 """Name of the target's partition column: the hash of the key modulo the number of parts."""
@@ -51,12 +52,13 @@ def embed_changes(
     The target has the columns of the source, the output of the stage, `FINGERPRINT` and `PART`. A separate job writes
     each part, but one job appends up to about 10,000 rows to several parts. Finished tasks of a killed job are kept.
     Therefore a second call after a kill embeds only what is left, and a second call after success embeds nothing. New
-    rows are appended to their part; a part with a changed row is rewritten. Only one call at a time may write to a
-    target. Each job reads the source, so it must return the same rows each time.
+    rows are appended to their part; a part with a changed row is rewritten. A row counts as changed only if its
+    fingerprint is another one: if only its other columns have changed, the target keeps their old values. Only one call
+    at a time may write to a target. Each job reads the source, so it must return the same rows each time.
 
     Args:
         source: The rows, each with a text.
-        target: Path or URI of the Parquet folder. It is created if it does not exist.
+        target: Path or URI of the Parquet folder. It is created with the first rows if it does not exist.
         key: Name of the column that identifies a row, or names of several.
         stage: An `InstructorEmbeddings` that embeds one string column.
         parts: Number of parts of a new target. With more parts a kill loses less work; with fewer parts the source is
@@ -67,8 +69,7 @@ def embed_changes(
     another model, since vectors of different models cannot be compared, or with another instruction than the stage has
     for all rows. Also raises what `InstructorEmbeddings.transform` raises.
     """
-    if parts < 1:
-        raise ValueError(f"parts is {parts}, expected at least 1")
+    parts = AtLeast("parts", 1)(parts)
     keys = list_keys(key)
     model = stage.prepare_model()
     before = read_target(source.sparkSession, target)

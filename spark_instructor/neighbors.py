@@ -16,6 +16,7 @@ from pyspark.sql.types import FloatType, LongType, StructField, StructType
 
 from .columns import column, find_field, get_output_type, match_names
 from .provenance import check_same_model, get_provenance
+from .stages.params import AtLeast
 from .top_k import METRICS, TopK, find_similar_pairs, read_vectors, take_rows
 from .udf import on_executor
 
@@ -68,8 +69,7 @@ def nearest(
     contains no vectors, if the queries and the passages have a column of the same name, and if different models
     embedded them. The job fails if vectors differ in width or contain NaN.
     """
-    if k < 1:
-        raise ValueError(f"k is {k}, expected at least 1")
+    k = AtLeast("k", 1)(k)
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}, expected one of {', '.join(METRICS)}")
     asked, query_fields = _split_fields(queries, query_vector, "queries")
@@ -82,7 +82,7 @@ def nearest(
             f"column {searched.name!r} of the passages",
             "Embed both with the same model and precision, or pass check_model=False",
         )
-    owners = {RANK: "result", SCORE: "result"}
+    owners = dict.fromkeys((RANK, SCORE, _QUERY), "result")
     for owner, fields in (("queries", query_fields), ("passages", passage_fields)):
         for field in fields:
             for other in match_names(owners, field.name, queries.sparkSession):
@@ -125,13 +125,15 @@ def near_duplicates(df: DataFrame, threshold: float, *, key: str, vector: str = 
         One row per pair, in no particular order: ``left`` and ``right``, the keys of the two rows, and ``score``
         (float). Rows without a vector and with a vector of zeros belong to no pair.
 
-    Raises ValueError on the driver if the threshold is not in that range, or if a column is missing or contains no
-    vectors. The job fails if vectors differ in width or contain NaN.
+    Raises ValueError on the driver if the threshold is not in that range, if a column is missing or contains no
+    vectors, and if the key is the vector. The job fails if vectors differ in width or contain NaN.
     """
     if not -1 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}, expected a cosine similarity from -1 to 1")
     key_field = find_field(df, key, "near_duplicates")
     vector_field, _ = _split_fields(df, vector, "near_duplicates")
+    if key_field.name == vector_field.name:
+        raise ValueError(f"near_duplicates: column {key_field.name!r} is both the key and the vector")
     blocks = max(-(-df.count() // _ROWS_PER_BLOCK), 1)
     block = F.pmod(F.xxhash64(column(key)), F.lit(blocks))
     # A task compares a pair of blocks, so each row goes to all pairs that its block belongs to.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .vectors import decode_vectors
+from .vectors import check_finite, decode_vectors
 
 METRICS = ("cosine", "inner_product")
 """How two vectors are compared. For unit vectors, both give the same score."""
@@ -33,8 +33,7 @@ def read_vectors(
     """
     vectors, rows = decode_vectors(cells, metadata, name)
     norms = np.linalg.norm(vectors, axis=1)
-    if not np.isfinite(norms).all():
-        raise ValueError(f"column {name!r} has a vector that contains NaN, infinity or null")
+    check_finite(norms, name)
     if metric == "cosine":
         vectors, rows, norms = vectors[norms > 0], rows[norms > 0], norms[norms > 0]
         vectors = vectors / norms[:, None]

@@ -103,7 +103,13 @@ def decode_vectors(
         content = np.frombuffer(b"".join(cells.to_pylist()), np.uint8).reshape(len(rows), *widths)
         return _decode_bytes(content, metadata, name), rows
     values = cells.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), *widths)
-    return _scale(values) if values.dtype == np.int8 else values.astype(np.float32, copy=False), rows
+    return _scale(values) if pa.types.is_int8(cells.type.value_type) else values.astype(np.float32, copy=False), rows
+
+
+def check_finite(numbers: npt.NDArray[np.float32], name: str) -> None:
+    """Raise ValueError, naming the column, if vectors or their norms contain NaN, which a null becomes, or infinity."""
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"column {name!r} has a vector that contains NaN, infinity or null")
 
 
 def _decode_bytes(content: npt.NDArray[np.uint8], metadata: Mapping[str, Any], name: str) -> npt.NDArray[np.float32]:
@@ -130,7 +136,7 @@ def _read_dense(structs: pa.StructArray, name: str) -> pa.Array:
     return fields["values"]
 
 
-def _scale(whole: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+def _scale(whole: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return vectors of whole numbers as float32 of length 1; zeros stay zeros."""
     vectors = whole.astype(np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from .arrays import TextColumn, count_elements, cut_rows, is_nested
+from .arrays import TextColumn, count_elements, cut_rows, is_nested, list_strings
 from .models.host_cache import HostModel, ModelLocation, locate_model
-from .vectors import build_cells, decode_vectors, encode_vectors
+from .vectors import build_cells, check_finite, decode_vectors, encode_vectors
 
 if TYPE_CHECKING:
     from .encoder import InstructorModel
@@ -121,6 +121,8 @@ def convert_arrays(arguments: dict[str, Any], batches: Iterator[pa.Array]) -> It
     """Convert cells of vectors to another output type; a null stays a null."""
     for cells in batches:
         vectors, rows = decode_vectors(cells, arguments["metadata"], arguments["name"])
+        if arguments["output_type"] in ("int8", "binary"):  # these cannot represent them
+            check_finite(vectors, arguments["name"])
         yield build_cells(encode_vectors(vectors, arguments["output_type"]), np.isin(np.arange(len(cells)), rows))
 
 
@@ -150,7 +152,7 @@ def _embed_rows(model: InstructorModel, job: Job, columns: Sequence[pa.Array]) -
     if job.instruction is not None:
         instructions = job.instruction
     else:
-        row_instructions = np.array(columns[-1].to_pylist(), dtype=object)
+        row_instructions = np.array(list_strings(columns[-1]), dtype=object)
         instructions = [own for column in text_columns for own in column.repeat_for_texts(row_instructions)]
     start = time.perf_counter()
     encoded = model.encode_counted(

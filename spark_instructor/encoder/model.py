@@ -142,7 +142,8 @@ class InstructorModel:
         """Embed texts.
 
         The instruction is joined to the text as it is, without a space, and its tokens are left out of the mean, unless
-        the checkpoint includes them. The vector is zero if an instruction that is left out covers every token.
+        the checkpoint includes them. The vector is zero if an instruction that is left out covers every token, and that
+        of ``</s>`` if it fills the token limit, as in sentence-transformers.
 
         Args:
             instruction: One instruction for all texts, or one per text. "" means no instruction, and so

@@ -29,7 +29,8 @@ class Stage(Transformer, PersistentStage):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__module__ = "spark_instructor"  # saved pipelines contain this path, whichever file holds the class
+        if cls.__module__.startswith(f"{__package__}."):
+            cls.__module__ = "spark_instructor"  # saved pipelines contain this path, whichever file holds the class
 
     def __new__(cls, *args: Any, **params: Any) -> Any:
         """Create a stage; raise TypeError for a parameter that it does not have."""
@@ -51,7 +52,8 @@ class Stage(Transformer, PersistentStage):
         if not hasattr(dataset, "sparkSession"):
             raise TypeError(
                 f"{type(self).__name__}.transform takes a Spark DataFrame, got a {type(dataset).__name__}. Convert a "
-                "pandas DataFrame with spark.createDataFrame(...); for a list of texts, use LightPipeline"
+                "DataFrame of pandas with spark.createDataFrame(...), and one of pyspark.pandas with to_spark(); for a "
+                "list of texts, use LightPipeline"
             )
         return super().transform(dataset, params)
 

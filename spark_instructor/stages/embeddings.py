@@ -95,6 +95,14 @@ class _InstructorEmbeddingsParams(ModelStage, HasInputCols, HasOutputCol, HasOut
             caseSensitive=False,
         )
 
+    def setOutputCol(self: Self, value: str) -> Self:
+        """Set the name of the output column, in place of ``outputCols``."""
+        return self._set(outputCol=value, outputCols=None)
+
+    def setOutputCols(self: Self, *value: str | list[str] | tuple[str, ...]) -> Self:
+        """Set the names of the output columns, in place of ``outputCol``: one string, several strings, or a list."""
+        return self._set(outputCols=value[0] if len(value) == 1 else value, outputCol=None)
+
     def setInstructionCol(self: Self, value: str) -> Self:
         """Set the name of a string column that holds the instruction of each row.
 
@@ -432,7 +440,15 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         return self.getInputCols()
 
     def list_outputs(self) -> list[str]:
-        """Return the names of the output columns; raise ValueError if their number is not that of the input columns."""
+        """Return the names of the output columns.
+
+        Raises ValueError if their number is not that of the input columns, or if both outputCol and outputCols are set.
+        """
+        if self.isSet(self.outputCol) and self.isSet(self.outputCols):
+            raise ValueError(
+                f"InstructorEmbeddings: both outputCol {self.getOutputCol()!r} and outputCols {self.getOutputCols()} "
+                "are set; clear one of them: stage.clear(stage.outputCols)"
+            )
         inputs = self.getInputCols()
         outputs = self.getOutputCols() if self.isSet(self.outputCols) else [self.getOutputCol()]
         if len(inputs) != len(outputs):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from pyspark.sql import DataFrame, Observation
 
+from .params import AtLeast
+
 _BYTES_PER_FLOAT = 4
 _MIN_SAMPLE_ROWS = 100  # so that a random sample is never empty: Spark may then drop the observation
 
@@ -57,13 +59,13 @@ def estimate_job(
     """Embed about ``sample_rows`` random rows with ``observe``, in one task, and extrapolate to all ``rows``.
 
     Raises ValueError if ``sample_rows`` is less than 100, if the DataFrame has no rows or is a stream, or if the sample
-    has no text.
+    has no rows or no text.
     """
     if sample_rows < _MIN_SAMPLE_ROWS:
         raise ValueError(f"sample_rows is {sample_rows}, expected at least {_MIN_SAMPLE_ROWS}")
     if dataset.isStreaming:
         raise ValueError("the rows of a stream cannot be counted: estimate a DataFrame with the same texts")
-    rows = dataset.count() if rows is None else rows
+    rows = dataset.count() if rows is None else AtLeast("rows", 0)(rows)
     if rows == 0:
         raise ValueError("there is nothing to estimate: the DataFrame has no rows")
     sample = dataset.sample(fraction=sample_rows / rows, seed=0) if rows > sample_rows else dataset
@@ -71,6 +73,10 @@ def estimate_job(
     # In one task, every text of the sample is compared with all others, and no other task takes a core from it.
     observe(sample.repartition(1), observation).write.format("noop").mode("overwrite").save()
     counts = observation.get
+    if not counts["rows"]:
+        raise ValueError(
+            f"the sample has no rows: the DataFrame has far fewer than rows={rows}, or sample_rows is too small"
+        )
     if not counts["texts"]:
         raise ValueError(f"the sample of about {sample_rows} rows has no text: pass a larger sample_rows")
     scale = rows / counts["rows"]

@@ -10,7 +10,7 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from ..columns import add_columns, check_new_columns, check_type, column, find_field, quote_name
+from ..columns import add_columns, check_new_columns, check_type, column, find_field
 from ..udf import to_ml_vector
 from .annotation import ANNOTATIONS, EMBEDDINGS, SENTENCE_EMBEDDINGS, check_annotator_type, is_annotations
 from .base import PLAIN_VECTORS, Stage
@@ -110,8 +110,7 @@ class EmbeddingsFinisher(Stage, _EmbeddingsFinisherParams):
         finished = add_columns(dataset, {output: (self._extract_vectors(column(name)), {}) for name, output in pairs})
         if not self.drops_annotations:
             return finished
-        remaining = [field.name for field in finished.schema.fields if not is_annotations(field)]
-        return finished.select(*map(quote_name, remaining))
+        return finished.drop(*(field.name for field in finished.schema.fields if is_annotations(field)))
 
     def _extract_vectors(self, annotations: Column) -> Column:
         embeddings = F.transform(annotations, lambda annotation: annotation["embeddings"])

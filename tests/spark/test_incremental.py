@@ -142,7 +142,11 @@ def test_an_instruction_for_each_row(spark, stage, target):
 @pytest.mark.one_kind
 def test_null_is_not_empty(spark, update, target, tiny_model):
     assert update({1: None, 2: "", 3: "text"}) == Changes(new=3)
-    assert update({1: None, 2: "", 3: "text"}) == Changes(unchanged=3)
+    spark.conf.set("spark.sql.jsonGenerator.ignoreNullFields", "false")
+    try:
+        assert update({1: None, 2: "", 3: "text"}) == Changes(unchanged=3), "a setting of the session"
+    finally:
+        spark.conf.unset("spark.sql.jsonGenerator.ignoreNullFields")
     assert update({1: "", 2: None, 3: "text"}) == Changes(changed=2, unchanged=1)
     assert_target(spark, target, tiny_model, {1: "", 2: None, 3: "text"})
 

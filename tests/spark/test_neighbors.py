@@ -117,6 +117,8 @@ def test_errors_of_nearest(spark):
     passages = make_passages(spark, [[1.0]], 1)
     with pytest.raises(ValueError, match="k is 0, expected at least 1"):
         nearest(queries, passages, 0)
+    with pytest.raises(TypeError, match="Could not convert 3 to int"):
+        nearest(queries, passages, "3")
     with pytest.raises(ValueError, match="metric is 'l2', expected one of cosine, inner_product"):
         nearest(queries, passages, metric="l2")
     with pytest.raises(ValueError, match="there is no column 'embedding'; the columns are 'question', 'vector'"):
@@ -162,3 +164,5 @@ def test_errors_of_near_duplicates(spark):
         near_duplicates(passages, 95, key="id")
     with pytest.raises(ValueError, match="there is no column 'key'"):
         near_duplicates(passages, 0.9, key="key")
+    with pytest.raises(ValueError, match="column 'vector' is both the key and the vector"):
+        near_duplicates(passages, 0.9, key="vector")

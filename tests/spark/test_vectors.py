@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.clustering import KMeans
 from pyspark.ml.linalg import VectorUDT
@@ -118,6 +119,18 @@ def test_conversions(texts, stored):
     assert convert_vectors(convert_vectors(doubles, "int8", vector="v"), "vector", vector="v").first().v[1] < -0.79
 
 
+@pytest.mark.one_kind
+def test_conversions_of_what_no_integer_can_represent(spark):
+    for name, numbers in {"NaN": "double('nan')", "infinity": "double('inf')", "null": "null"}.items():
+        vectors = spark.sql(f"SELECT array(2D, {numbers}) AS v").select(
+            F.col("v").alias("v", metadata={"dimension": 2})
+        )
+        for output_type in ("int8", "binary"):
+            with pytest.raises(PySparkException, match="column 'v' has a vector that contains NaN, infinity or null"):
+                convert_vectors(vectors, output_type, vector="v").collect()
+        assert convert_vectors(vectors, "float", vector="v").first().v[0] == 2, name
+
+
 @pytest.mark.exhaustive
 def test_clusters(spark, tiny, texts, tmp_path):
     """A pipeline of the stage and KMeans needs no conversion, and neither does KMeans on stored vectors."""
@@ -154,6 +167,11 @@ def test_errors(spark, tiny, texts):
     with pytest.raises(ValueError, match=r"'document' holds annotations, .*outputType 'half' needs a string column"):
         stage.setInputCols("document").transform(documents)
     dropped = embedded.select(F.col("v").alias("v", metadata={"other": 1}))
+    lists = spark.sql("SELECT array(array(1F)) AS v")
+    with pytest.raises(ValueError, match=r"gives\. Make a row of each vector: F\.explode\('`v`'\)"):
+        convert_vectors(lists, "half", vector="v")
+    with pytest.raises(ValueError, match="column 'id' is ambiguous"):
+        convert_vectors(embedded.select("*", "id"), "float", vector="v")
     says = r"column 'v' is binary, and its metadata does not say whether .*df\.withMetadata\('v'"
     with pytest.raises(ValueError, match=says):
         near_duplicates(dropped, 0.9, key="v", vector="v")

@@ -84,6 +84,14 @@ def test_transform(texts, stage, params, message):
         stage.transform(texts)
 
 
+def test_two_kinds_of_output_columns(texts, stage):
+    """The last setter counts; what a param map or the constructor sets beside it is an error."""
+    stage.setOutputCols(["a"])
+    with pytest.raises(ValueError, match=r"both outputCol 'v' and outputCols \['a'\] are set; clear one of them"):
+        stage.transform(texts, {stage.outputCol: "v"})
+    assert stage.setOutputCol("v").transform(texts).columns[-1] == "v"
+
+
 def test_an_instruction_may_fill_the_limit_of_a_row(texts, stage):
     """The driver only checks the stage's own instruction; with instructionCol, the rows have their own instructions."""
     stage.setInstruction("word " * 600).setInstructionCol("other").transform(texts)

@@ -40,6 +40,10 @@ def test_a_sample(stage, spark, tiny):
 
 @pytest.mark.one_kind
 def test_errors(stage, texts):
+    with pytest.raises(ValueError, match="rows is -5, expected at least 0"):
+        stage.estimate(texts, rows=-5)
+    with pytest.raises(ValueError, match="the sample has no rows: the DataFrame has far fewer than rows=1000000000"):
+        stage.estimate(texts, rows=10**9)
     with pytest.raises(ValueError, match="sample_rows is 9, expected at least 100"):
         stage.estimate(texts, sample_rows=9)
     with pytest.raises(ValueError, match="the DataFrame has no rows"):

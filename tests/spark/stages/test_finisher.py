@@ -99,6 +99,12 @@ def test_bad_input(annotated, params, message):
         EmbeddingsFinisher(**params).transform(annotated)
 
 
+@pytest.mark.one_kind
+def test_clean_annotations_beside_equal_names(annotated):
+    stage = EmbeddingsFinisher(inputCols=["title"], outputCols=["a"], cleanAnnotations=True)
+    assert stage.transform(annotated.select("*", "id")).columns == ["id", "text", "id", "a"]
+
+
 def test_save_and_load(annotated, tmp_path):
     stage = EmbeddingsFinisher(inputCols=["title", "my.body"], outputCols=["a", "b"], cleanAnnotations=True)
     path = str(tmp_path / "finisher")

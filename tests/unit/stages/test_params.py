@@ -218,6 +218,16 @@ def test_pickle(stage):
     assert copy.explainParams() == original.explainParams()
 
 
+class OwnEmbeddings(InstructorEmbeddings):
+    """A stage that a user derived."""
+
+
+def test_a_derived_class_stays_in_its_module():
+    """Spark ML saves the path of a class in a pipeline, and pickle looks it up."""
+    assert OwnEmbeddings.__module__ == __name__ != InstructorEmbeddings.__module__
+    assert isinstance(pickle.loads(pickle.dumps(OwnEmbeddings())), OwnEmbeddings)
+
+
 def test_copies_are_apart():
     stage = InstructorEmbeddings(instruction="one")
     copy = stage.copy().setInstruction("two")
@@ -247,7 +257,11 @@ def test_precision_asks_no_hub(tiny, tmp_path):
         (lambda: DocumentAssembler().setInputCols, AttributeError, "'setInputCols'; did you mean 'setInputCol'"),
         (lambda: InstructorEmbeddings().compute, AttributeError, "no attribute 'compute'$"),
         (lambda: InstructorEmbeddings().transform(["a text"]), TypeError, "takes a Spark DataFrame, got a list"),
-        (lambda: EmbeddingsFinisher().transform(pd.DataFrame()), TypeError, "got a DataFrame. Convert a pandas"),
+        (
+            lambda: EmbeddingsFinisher().transform(pd.DataFrame()),
+            TypeError,
+            "got a DataFrame. Convert a DataFrame of pandas",
+        ),
         (
             lambda: InstructorEmbeddings.loadSavedModel("models/x"),
             FileNotFoundError,
