@@ -227,17 +227,23 @@ def _check_pairs(name: str, values: list[Any], other: str, others: list[Any]) ->
 def _number_labels(labels: list[Any], text_ids: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return the place of each label among the sorted labels.
 
-    Raises ValueError if a label is missing, if all labels are equal, or if a label belongs to a single text.
+    Raises ValueError if a label is missing, if all labels are equal, or if a label belongs to a single text, and
+    TypeError if the labels cannot be sorted.
     """
     for i, label in enumerate(labels):
         if pd.isna(label):
             raise ValueError(f"text {i} has the label {label}: leave texts without a label out of the sample")
-    names, label_ids = np.unique(labels, return_inverse=True)
+    try:
+        names = sorted(set(labels))
+    except TypeError as error:
+        raise TypeError(f"the labels cannot be sorted ({error}): convert them to strings") from error
+    places = {name: i for i, name in enumerate(names)}
+    label_ids = np.array([places[label] for label in labels])
     if len(names) == 1:
         raise ValueError(f"all texts have the label {labels[0]!r}: expected at least two labels to tell apart")
     # A text whose copies alone share its label can never be classified correctly.
     counts = Counter(label for _, label in {*zip(text_ids.tolist(), label_ids.tolist(), strict=True)})
-    rare = [repr(str(names[label])) for label, count in sorted(counts.items()) if count == 1]
+    rare = [repr(names[label]) for label, count in sorted(counts.items()) if count == 1]
     if rare:
         raise ValueError(
             f"each of these labels belongs to only one text: {', '.join(rare[:5])}{' ...' if len(rare) > 5 else ''}, "

@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .encoder import InstructorModel
+from .encoder.model import check_texts
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -66,6 +67,7 @@ class InstructorEmbeddings(Embeddings):
         return self._embed(self.query_instruction, [text])[0]
 
     def _embed(self, instruction: str, texts: list[str]) -> list[list[float]]:
+        check_texts(texts)
         stripped = [text.strip() for text in texts]
         vectors: list[list[float]] = []
         for start in tqdm(range(0, len(texts), _TEXTS_PER_STEP), disable=not self.show_progress):

@@ -35,6 +35,7 @@ class InstructorEmbedding(BaseEmbedding):
     query_instruction: str
     text_instruction: str
     cache_folder: str | None
+    device: str | None
     _model: InstructorModel = PrivateAttr()
 
     def __init__(
@@ -53,6 +54,7 @@ class InstructorEmbedding(BaseEmbedding):
             text_instruction=text_instruction,
             embed_batch_size=embed_batch_size,
             cache_folder=cache_folder,
+            device=device,
             **kwargs,
         )
         self._model = InstructorModel.from_pretrained(model_name, device=device, cache_folder=cache_folder)

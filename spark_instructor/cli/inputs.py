@@ -79,6 +79,8 @@ class Source:
             raise FileNotFoundError(f"there is no file or folder {path}")
         if whole_files and format != "text":
             raise ValueError(f"--whole-files is for text, but the format of {path} is {format}")
+        if format == "jsonl" and encoding.startswith(("utf-16", "utf-32")):
+            raise ValueError(f"Spark cannot read lines of JSON in {encoding}; convert {path} to utf-8")
         if delimiter is not None and format != "csv":
             raise ValueError(f"--delimiter is for csv, but the format of {path} is {format}")
         if delimiter is None:
@@ -185,6 +187,8 @@ def _list_files(path: str) -> list[Path] | None:
     if not root.exists():
         return [] if escape_pattern(path) == path else None
     if not root.is_dir():
+        if _is_hidden(Path(root.name)):
+            raise ValueError(f"Spark ignores files whose names begin with a dot or an underscore; rename {path}")
         return [root]
     files = sorted(file for file in root.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(root)))
     if not files:

@@ -247,7 +247,7 @@ def _parse_split(text: str) -> tuple[int, int]:
 
 def _parse_encoding(text: str) -> str:
     try:
-        return codecs.lookup(text).name
+        return codecs.lookup(text).name.removesuffix("-sig")  # a byte order mark is left out in any case
     except LookupError:
         raise argparse.ArgumentTypeError(
             f"{text!r}, expected the name of an encoding such as utf-8 or latin-1"

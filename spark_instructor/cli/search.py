@@ -20,7 +20,10 @@ def run_search(arguments: argparse.Namespace) -> None:
     name = arguments.model or provenance.get("model")
     if name is None:
         raise ValueError(f"{arguments.input} does not say which model embedded it; pass --model")
-    folder = find_checkpoint(name, arguments.revision or provenance.get("revision"))
+    try:
+        folder = find_checkpoint(name, arguments.revision or provenance.get("revision"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; pass the model that embedded {arguments.input} as --model") from error
     # A checkpoint is prepared in the precision of the file; a prepared model has its own.
     of_file = None if is_prepared(folder) else provenance.get("precision")
     model = InstructorModel.from_pretrained(folder, precision=arguments.precision or of_file)

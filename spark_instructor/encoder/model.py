@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,10 @@ class InstructorModel:
         """
         return cls(read_prepared(prepared), torch.device(device))
 
+    def __reduce__(self) -> tuple[Callable[..., InstructorModel], tuple[Path, str]]:
+        """Pickle the path of the prepared folder and the device, which must exist where the model is unpickled."""
+        return InstructorModel.load, (self.prepared.path, str(self._device))
+
     def pack(self) -> None:
         """Pack the weights for good: encoding gets faster, and the process holds a private copy of the matrices.
 
@@ -193,7 +198,7 @@ class InstructorModel:
         Returns:
             The vectors, the number of tokens that were read of each text, and whether its end was cut off.
         """
-        _check_texts(texts)
+        check_texts(texts)
         instruction = self.prepared.default_prompt if instruction is None else instruction
         instructions = _expand_instructions(instruction, len(texts))
         max_length = self._resolve_max_length(max_length)
@@ -285,7 +290,8 @@ class InstructorModel:
         return torch.cat([self._mean_pool(half) for half in halves])
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise TypeError if ``texts`` is a single str, or contains something other than a str."""
     if isinstance(texts, str):
         raise TypeError("texts is a single str; pass a list of texts")
     for i, text in enumerate(texts):

@@ -151,8 +151,8 @@ def cached_path(folder_name: str) -> Path:
 
 
 def _configured_cache_dir() -> Path | None:
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    folder = os.path.expanduser(os.path.expandvars(os.environ.get("HF_HOME", default)))
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    folder = os.path.expanduser(os.path.expandvars(os.environ.get("HF_HOME") or default))
     return None if folder.startswith("~") else Path(folder, "spark_instructor").absolute()
 
 

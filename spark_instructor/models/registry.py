@@ -114,6 +114,12 @@ def find_local_folder(model: str, revision: str | None = None) -> Path | None:
     return None
 
 
+def name_everywhere(model: str, revision: str | None = None) -> str:
+    """Return a name of a model that does not depend on the working directory: an absolute path for a local folder."""
+    folder = find_local_folder(model, revision)
+    return model if folder is None or find_installed(model) is not None else str(folder.absolute())
+
+
 def find_known(model: str, revision: str | None = None) -> PreparedModel | KnownModel | None:
     """Return what is known of a model before anything is downloaded or prepared; None if that is nothing."""
     folder = find_local_folder(model, revision)
@@ -159,4 +165,16 @@ def _download(hub_id: str, revision: str | None, cache_folder: str | None) -> Pa
             "Without a network, run the same on a machine that has one and copy its HF_HOME here, or copy the "
             "folder of the checkpoint here and pass its path."
         ) from error
+    missing = [name for name in ("config.json", "modules.json") if not (folder / name).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{hub_id} has no {' and no '.join(missing)} in the local cache of the hub ({folder}): it is not a "
+            "sentence-transformers checkpoint, or only a part of it was downloaded, which a network repairs"
+        )
+    if not (folder / "sentence_bert_config.json").exists():
+        _log.warning(
+            "%s has no sentence_bert_config.json, which sets the token limit; if its download was interrupted, repeat "
+            "it with a network",
+            hub_id,
+        )
     return folder

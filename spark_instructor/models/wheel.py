@@ -37,11 +37,16 @@ def build_wheel(model: PreparedModel, checkpoint: Path, output: Path) -> Path:
     The version of the wheel consists of the format version, the precision and the content hash, so pip replaces one
     model by another. The same model always gives the same bytes. Nothing is compressed.
 
-    Raises ValueError for instructor_tiny, which is installed with spark_instructor.
+    Raises ValueError for instructor_tiny, which is installed with spark_instructor, and for a model whose wheel would
+    have the name of spark_instructor's own.
     """
     name = to_installed_name(model.name)
     if name == PACKAGED.name:
         raise ValueError(f"{name} comes with spark-instructor-embeddings, so it needs no wheel")
+    if name == "embeddings":
+        raise ValueError(
+            f"a wheel of {model.name!r} would replace spark-instructor-embeddings itself; rename the model's folder"
+        )
     package = f"spark_instructor_{name}"
     version = f"{FORMAT_VERSION}+{model.precision}.sha{model.content_hash[:12]}"
     dist_info = f"{package}-{version}.dist-info"

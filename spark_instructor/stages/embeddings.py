@@ -19,7 +19,7 @@ from ..encoder.windows import LONG_TEXT, MAX_WINDOWS
 from ..files import local_path
 from ..models.host_cache import HostModel, ModelLocation
 from ..models.prepared import PreparedModel
-from ..models.registry import KnownModel
+from ..models.registry import KnownModel, name_everywhere
 from ..models.shipping import is_local
 from ..provenance import PROVENANCE
 from ..udf import create_stage_udf
@@ -427,7 +427,7 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
     def _describe_provenance(self, model: PreparedModel) -> dict[str, str]:
         """Return what a later search needs to embed its query with the same model."""
         provenance = {
-            "model": self.getModel(),
+            "model": name_everywhere(self.getModel(), self.getRevision()),
             "revision": self.getRevision(),
             "precision": model.precision,
             "instruction": self.choose_instruction(model),

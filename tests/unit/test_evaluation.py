@@ -130,7 +130,7 @@ def test_pairs_of_instructions_for_retrieval():
         ),
         (
             {"texts": ["a"] * 3 + ["b", "c", "d"], "labels": [1, 1, 1, 2, 2, 2]},
-            "each of these labels belongs to only one text: '1'",
+            "each of these labels belongs to only one text: 1",
         ),
         ({"k": 6}, "k is 6, expected from 1 to 5, the number of other texts that can vote"),
         ({"k": 0}, "k is 0, expected from 1 to 5"),
@@ -140,6 +140,14 @@ def test_samples_that_say_nothing(changes, message):
     arguments = {"instructions": ["1", "2"], "texts": TEXTS, "labels": COLORS, **changes}
     with pytest.raises(ValueError, match=message):
         compare_instructions(MODEL, **arguments)
+
+
+def test_any_labels_that_can_be_sorted():
+    labels = [(len(color), color) for color in COLORS]
+    by_tuple, by_name = (compare_instructions(MODEL, ["1", "2"], TEXTS, some, k=1) for some in (labels, COLORS))
+    assert by_tuple.to_pandas().equals(by_name.to_pandas())
+    with pytest.raises(TypeError, match=r"the labels cannot be sorted \(.*\): convert them to strings"):
+        compare_instructions(MODEL, ["1", "2"], TEXTS, [1, "1", 2, "2", 1, 2])
 
 
 @pytest.mark.parametrize(

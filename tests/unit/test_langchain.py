@@ -80,6 +80,12 @@ def test_arguments(tiny, capsys):
     assert_close(np.array([embeddings.embed_query(text)]), model.encode("Question: ", [text], max_length=20))
 
 
+@pytest.mark.parametrize("texts", ["a text", ["a", None]])
+def test_texts_that_are_none(tiny, texts):
+    with pytest.raises(TypeError, match=r"texts is a single str|text 1 is a NoneType"):
+        InstructorEmbeddings(model_name=str(tiny)).embed_documents(texts)
+
+
 @pytest.mark.parametrize("argument", ["model_kwargs", "encode_kwargs"])
 def test_unknown_argument(tiny, argument):
     with pytest.raises(TypeError, match="unexpected keyword argument 'prompts'"):

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_arguments(tiny):
     assert_close(np.array([embedding.get_query_embedding("a")]), model.encode("Question: ", ["a"]))
     assert_close(np.array([embedding.get_text_embedding("a")]), model.encode("Document: ", ["a"]))
     assert embedding.to_dict()["cache_folder"] == "somewhere"
+    assert pickle.loads(pickle.dumps(embedding)).device == "cpu"
 
 
 def test_without_llama_index(monkeypatch):

@@ -84,6 +84,12 @@ FORMATS = "one of csv, json, jsonl, orc, parquet, table, text (known suffixes ar
             "--whole-files is for text, but the format of x.csv is csv",
         ),
         ({"x.txt.gz": b"a"}, ["x.txt.gz", "--encoding", "latin-1"], "x.txt.gz is compressed, and Spark reads"),
+        (
+            {"x.jsonl": "{}".encode("utf-16")},
+            ["x.jsonl", "--encoding", "utf-16"],
+            "Spark cannot read lines of JSON in utf-16; convert x.jsonl to utf-8",
+        ),
+        ({"_x.txt": b"a"}, ["_x.txt"], "Spark ignores files whose names begin with a dot or an underscore; rename _x"),
         ({"x.txt": b"a"}, ["x.txt", "--delimiter", ";"], "--delimiter is for csv, but the format of x.txt is text"),
         ({"x.txt": b"a"}, ["x.txt", "--key", "id", "--overwrite"], "--key keeps the rows that the output already has"),
     ],

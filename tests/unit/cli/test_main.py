@@ -316,7 +316,7 @@ RuntimeError: device is 'cuda', but torch
         ("256:", "'256:', expected the number of tokens per chunk"),
         ("1.5", "expected the number of tokens per chunk"),
         ("8", "numTokens is 8, expected at least 16"),
-        ("9999", "numTokens is 9999, but of the tokens that"),
+        ("9999", "numTokens is 9999, but after the instruction and"),
         ("32:32", "tokenOverlap is 32, expected less than numTokens, which is 32"),
         ("32 --milvus x.db --collection c --id-col id", "Milvus needs an id per row"),
     ],

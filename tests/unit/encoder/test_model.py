@@ -1,6 +1,7 @@
 """InstructorModel: the golden vectors for every storage format and batch size, and the arguments of `encode`."""
 
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -237,6 +238,10 @@ class TestFromPretrained:
         assert InstructorModel.from_pretrained("owner/model", "v1").dimension == 64
         assert InstructorModel.from_pretrained("instructor_base").dimension == 64
         assert downloads == [("owner/model", "v1", None), ("hkunlp/instructor-base", None, None)]
+
+    def test_pickle(self, tiny_model):
+        copy = pickle.loads(pickle.dumps(tiny_model))
+        assert_close(copy.encode("", ["a text"]), tiny_model.encode("", ["a text"]))
 
     def test_device(self, tiny):
         with pytest.raises(RuntimeError, match="nowhere"):

@@ -139,6 +139,7 @@ class TestList:
         ({"HF_HOME": "~/models"}, "~/models/spark_instructor"),
         ({"XDG_CACHE_HOME": "/cache"}, "/cache/huggingface/spark_instructor"),
         ({"HF_HOME": "$HOME/models"}, "~/models/spark_instructor"),
+        ({"HF_HOME": "", "XDG_CACHE_HOME": ""}, "~/.cache/huggingface/spark_instructor"),
         ({"HF_HOME": "models"}, "~/here/models/spark_instructor"),
         ({}, "~/.cache/huggingface/spark_instructor"),
     ],

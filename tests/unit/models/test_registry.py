@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from fake_hub import FakeHub
 
 from spark_instructor import known_models
 from spark_instructor.encoder import InstructorModel, prepare
-from spark_instructor.models.registry import _download, find_checkpoint, is_cached
+from spark_instructor.models.registry import _download, find_checkpoint, is_cached, name_everywhere
 
 REPOSITORY = "someone/instructor-small"
 
@@ -78,6 +79,10 @@ class TestFolders:
         # A folder that is there comes before a hub id that reads the same.
         assert find_checkpoint("owner/model") == find_checkpoint("./owner/model") == Path("owner/model")
         assert find_checkpoint("~/owner/model") == tmp_path / "owner" / "model"
+        # What is stored beside vectors must name the same folder elsewhere.
+        assert name_everywhere("owner/model") == str(tmp_path / "owner" / "model")
+        assert name_everywhere("owner/other") == "owner/other"
+        assert name_everywhere("instructor_tiny") == "instructor_tiny"
 
     @pytest.mark.parametrize("spelling", ["dbfs:/Volumes/main/models/base", "/Volumes/main/models/base"])
     def test_volumes(self, monkeypatch, spelling):
@@ -130,7 +135,7 @@ def get_folder(home, hub_id, revision=None, cache_folder=None, **variables):
     """Ask for a folder in a process of its own, since huggingface_hub reads its settings when it is imported."""
     code = """
 import json, sys
-from spark_instructor.models.registry import find_checkpoint
+from spark_instructor.models.registry import find_checkpoint, name_everywhere
 try:
     print(json.dumps([str(find_checkpoint(*json.loads(sys.argv[1])))]))
 except Exception as error:
@@ -178,6 +183,15 @@ class TestHub:
         prepared = prepare(folder)
         assert prepared.name.startswith("instructor-small-float32-")
         assert InstructorModel.load(prepared).dimension == dimension
+
+    def test_a_part_of_a_checkpoint(self, hub, tmp_path):
+        """An interrupted download leaves some of the files, which a process without a network takes for all."""
+        (folder,) = get_folder(tmp_path, REPOSITORY, HF_ENDPOINT=hub.url)
+        Path(folder, "modules.json").unlink()
+        for listing in tmp_path.rglob("trees"):  # newer versions of huggingface_hub compare with it
+            shutil.rmtree(listing)
+        error, says = get_folder(tmp_path, REPOSITORY, HF_HUB_OFFLINE="1")
+        assert (error, "has no modules.json in the local cache" in says) == ("FileNotFoundError", True)
 
     def test_another_cache(self, hub, tmp_path):
         home, cache = tmp_path / "home", tmp_path / "cache"

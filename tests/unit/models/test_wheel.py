@@ -81,3 +81,9 @@ def test_the_packaged_model_needs_no_wheel(tmp_path):
     tiny = find_checkpoint("instructor_tiny")
     with pytest.raises(ValueError, match="instructor_tiny comes with spark-instructor-embeddings"):
         build_wheel(prepare_model(tiny), tiny, tmp_path)
+
+
+def test_no_wheel_replaces_this_package(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "Embeddings")
+    with pytest.raises(ValueError, match="a wheel of 'Embeddings' would replace spark-instructor-embeddings itself"):
+        build_wheel(prepare_model(checkpoint), checkpoint, tmp_path)
