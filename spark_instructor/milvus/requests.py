@@ -36,7 +36,6 @@ class Target:
     token: str
     db_name: str
     collection: str
-    vector_type: str
     check: RowCheck
     batch_size: int
     retries: int
@@ -73,7 +72,7 @@ class Target:
         matrix, _ = decode_vectors(vectors, {}, names[1])
         columns = [
             ids.to_pylist(),
-            convert_vectors(matrix, self.vector_type),
+            convert_vectors(matrix, self.check.vector_type),
             *(values.to_pylist() for values in payload),
         ]
         return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ..arrays import count_elements, cut_rows, is_nested
 from ..vectors import decode_vectors
+from .vectors import measure_lengths
 
 MAX_STRING_BYTES = 65_535
 """Maximum number of bytes of a string field in Milvus."""
@@ -28,10 +29,13 @@ class RowCheck:
     """
 
     dimension: int
+    vector_type: str
     max_bytes: dict[str, int]
     """Maximum number of bytes of each string field."""
     required: list[str]
     """Fields that must not be null."""
+    dynamic: list[str]
+    """Columns without a field of their own: their values go to the dynamic field, as JSON."""
     skip_invalid: bool
     """Whether to skip an invalid row, or else to fail."""
 
@@ -58,6 +62,10 @@ class RowCheck:
         widths = pc.list_value_length(vectors).to_numpy(zero_copy_only=False)
         fitting = np.flatnonzero(widths == self.dimension)
         matrix, _ = decode_vectors(vectors.take(pa.array(fitting)), {}, name)
+        lengths = measure_lengths(matrix, self.vector_type)
+        problems[fitting[~((lengths > 0) & (lengths < np.inf))]] = (
+            f"{name!r} as a {self.vector_type} has a length that is 0 or infinite in float32: scale your vectors"
+        )
         problems[fitting[~matrix.any(axis=1)]] = f"{name!r} is zero, so it has no direction"
         problems[fitting[~np.isfinite(matrix).all(axis=1)]] = f"{name!r} contains NaN, an infinity or null"
         for row in np.flatnonzero(widths != self.dimension):
@@ -67,6 +75,9 @@ class RowCheck:
                 problems[pc.is_null(values).to_numpy(zero_copy_only=False)] = (
                     f"{name!r} is null, but its field accepts no null (before Milvus 2.5, no field does)"
                 )
+            if name in self.dynamic and pa.types.is_floating(values.type):
+                is_finite = pc.fill_null(pc.is_finite(values), True).to_numpy(zero_copy_only=False)
+                problems[~is_finite] = f"{name!r} is NaN or an infinity, which the dynamic field would turn into null"
             if _is_string(values):
                 max_bytes = self.max_bytes.get(name, MAX_STRING_BYTES)
                 sizes = pc.fill_null(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)

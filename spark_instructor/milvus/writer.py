@@ -70,9 +70,10 @@ def write_to_milvus(
 
     A failed request is repeated if it may succeed later, and neither that nor a task that Spark runs again duplicates a
     row. A row whose id or vector is null is skipped and counted. A row is invalid if its vector contains NaN or an
-    infinity, is zero, or has another width than the collection's vectors, if one of its strings is too long, and if it
-    has a null for a field that accepts none. An invalid row fails the job before its request is sent, and the error
-    contains the id and the reason.
+    infinity, is zero, or has another width than the collection's vectors; if the length of the vector, as
+    ``vector_type`` stores it, is 0 or infinite in float32; if one of its strings is too long; if it has a null for a
+    field that accepts none; and if it has NaN or an infinity for the dynamic field. An invalid row fails the job before
+    its request is sent, and the error contains the id and the reason.
 
     A new collection stores which model embedded the column, as far as the metadata of the column says so.
 
@@ -134,8 +135,10 @@ def write_to_milvus(
         make_searchable(client, collection, vector_col, index)
     check = RowCheck(
         dimension=int(fields[vector_col]["params"]["dim"]),
+        vector_type=vector_type,
         max_bytes={name: int(field["params"].get("max_length", MAX_STRING_BYTES)) for name, field in fields.items()},
         required=[name for name, field in fields.items() if not accepts_null(field)],
+        dynamic=[name for name in rows.columns if name not in fields],
         skip_invalid=on_invalid == "skip",
     )
     if import_folder is not None:
@@ -145,7 +148,6 @@ def write_to_milvus(
         token=token,
         db_name=db_name,
         collection=collection,
-        vector_type=vector_type,
         check=check,
         batch_size=batch_size,
         retries=retries,

@@ -39,8 +39,14 @@ def target():
         token="",
         db_name="",
         collection="c",
-        vector_type="FLOAT_VECTOR",
-        check=RowCheck(dimension=2, max_bytes={"text": 5}, required=["id", "vector"], skip_invalid=True),
+        check=RowCheck(
+            dimension=2,
+            vector_type="FLOAT_VECTOR",
+            max_bytes={"text": 5},
+            required=["id", "vector"],
+            dynamic=[],
+            skip_invalid=True,
+        ),
         batch_size=2,
         retries=3,
     )
@@ -100,6 +106,8 @@ def test_a_sliced_batch_keeps_vectors_with_their_ids(target, use):
         ((7, [1.0, -INFINITY], "a"), "'vector' contains NaN, an infinity"),
         ((7, [None, 1.0], "a"), "'vector' contains NaN, an infinity or null"),
         ((7, [0.0, -0.0], "a"), "'vector' is zero"),
+        ((7, [1e-30, 0.0], "a"), "'vector' as a FLOAT_VECTOR has a length that is 0 or infinite in float32"),
+        ((7, [1e30, 1e30], "a"), "'vector' as a FLOAT_VECTOR has a length that is 0 or infinite in float32"),
         ((7, [1.0], "a"), "'vector' has 1 floats, but the collection's vectors have 2"),
         ((7, [], "a"), "'vector' has 0 floats"),
         ((7, [1.0, 1.0], "ééé"), "'text' has 6 bytes, but its field holds at most 5"),
@@ -116,6 +124,28 @@ def test_invalid_rows(target, use, row, says):
     with pytest.raises(ValueError, match=rf"the row with id 7 cannot be written: {says}"):
         list(strict.write([rows]))
     assert not client.requests and client.closed
+
+
+def test_vectors_are_checked_as_they_are_stored(target, use):
+    client = use(FakeClient())
+    rows = batch([(1, [70_000.0, 1.0], "a"), (2, [1e-9, 0.0], "b"), (3, [1.0, 1e-9], "c")])
+    half = dataclasses.replace(change_check(target, vector_type="FLOAT16_VECTOR"), batch_size=3)
+    assert list(half.write([rows])) == [WriteCounts(1, 0, 2)]
+    assert [row["id"] for row in client.requests[0]] == [3]
+
+
+def test_numbers_that_the_dynamic_field_cannot_hold(target, use):
+    client = use(FakeClient())
+    scores = pa.array([0.5, None, NAN, INFINITY], pa.float64())
+    rows = pa.RecordBatch.from_arrays(
+        [pa.array([1, 2, 3, 4]), pa.array([[1.0, 2.0]] * 4, VECTOR), scores], ["id", "vector", "score"]
+    )
+    dynamic = dataclasses.replace(change_check(target, dynamic=["score"]), batch_size=4)
+    assert list(dynamic.write([rows])) == [WriteCounts(2, 0, 2)]
+    assert [row["score"] for row in client.requests[0]] == [0.5, None]
+    with pytest.raises(ValueError, match="the row with id 3 cannot be written: 'score' is NaN or an infinity"):
+        list(change_check(dynamic, skip_invalid=False).write([rows]))
+    assert list(dataclasses.replace(target, batch_size=4).write([rows])) == [WriteCounts(4, 0, 0)]  # a field keeps them
 
 
 def test_nulls_are_left_out(target, use):

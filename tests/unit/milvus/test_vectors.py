@@ -11,7 +11,7 @@ from pymilvus import DataType
 from pymilvus.client.prepare import Prepare
 
 from spark_instructor.encoder import InstructorModel
-from spark_instructor.milvus.vectors import VECTOR_TYPES, check_vector_type, convert_vectors
+from spark_instructor.milvus.vectors import VECTOR_TYPES, check_vector_type, convert_vectors, measure_lengths
 
 
 def send_and_decode(matrix, vector_type):
@@ -67,6 +67,23 @@ def test_int8_keeps_the_direction(matrix):
 
 def test_binary_keeps_the_signs(matrix):
     np.testing.assert_array_equal(send_and_decode(matrix, "BINARY_VECTOR")[0], np.where(matrix > 0, 1, -1))
+
+
+@pytest.mark.parametrize(
+    ("vector_type", "wrong"),
+    [
+        ("FLOAT_VECTOR", [0, 1, 4]),
+        ("FLOAT16_VECTOR", [0, 1, 2, 3, 4]),
+        ("BFLOAT16_VECTOR", [0, 1, 4]),
+        ("INT8_VECTOR", []),
+        ("BINARY_VECTOR", []),
+    ],
+)
+def test_vectors_whose_length_a_field_cannot_hold(vector_type, wrong):
+    rows = [[1e-30, 0], [1e30, 1e30], [70_000, 1], [1e-9, 0], [3.4e38, -3.4e38], [3, 4]]
+    lengths = measure_lengths(np.array(rows, np.float32), vector_type)
+    assert [row for row in range(len(rows)) if not 0 < lengths[row] < np.inf] == wrong
+    assert wrong == [] or lengths[5] == 5
 
 
 @pytest.mark.parametrize("vector_type", VECTOR_TYPES)
