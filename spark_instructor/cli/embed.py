@@ -7,7 +7,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from .inputs import Source
@@ -70,7 +70,7 @@ def _embed(
         _check_overwrite(arguments.output, [arguments.input, *map(unquote, rows.inputFiles())])
     (text,), _ = stage.check_columns(rows)
     texts, count = check_rows(source, rows, text, skip_bad_lines=arguments.bad_lines == "skip")
-    keys = arguments.key.split(",") if arguments.key else []
+    keys = arguments.key or []
     try:
         if splitter is not None:
             texts = split_rows(texts, text, splitter)
@@ -257,21 +257,16 @@ def _write_parquet(spark: SparkSession, embedded: DataFrame, arguments: argparse
 
 def _write_milvus(embedded: DataFrame, arguments: argparse.Namespace) -> str:
     from ..milvus.client import is_milvus_lite
-    from ..milvus.writer import write_to_milvus
+    from ..milvus.writer import prepare_collection, write_to_milvus
 
+    target = (arguments.milvus, arguments.collection, arguments.id_col, arguments.vector_col)
+    token = os.environ.get("MILVUS_TOKEN", "") if arguments.token is None else arguments.token
+    options: dict[str, Any] = {"payload_cols": arguments.payload_cols or (), "token": token}
     if is_milvus_lite(arguments.milvus):
+        prepare_collection(embedded, *target, **options)  # finds mistakes before anything is embedded
         # The driver writes a file, one partition at a time, and the embedding should not wait for that.
         embedded = embedded.persist()
         embedded.count()
-    counts = write_to_milvus(
-        embedded,
-        arguments.milvus,
-        arguments.collection,
-        arguments.id_col,
-        arguments.vector_col,
-        payload_cols=[name for name in arguments.payload_cols.split(",") if name],
-        token=os.environ.get("MILVUS_TOKEN", "") if arguments.token is None else arguments.token,
-        on_invalid=arguments.on_invalid or "error",
-    )
+    counts = write_to_milvus(embedded, *target, **options, on_invalid=arguments.on_invalid or "error")
     skipped = f"skipped {counts.nulls:,} nulls and {counts.invalid:,} invalid rows"
     return f"Wrote {counts.written:,} rows to collection {arguments.collection} of {arguments.milvus}, {skipped}"

@@ -136,6 +136,7 @@ def _create_parser() -> argparse.ArgumentParser:
     output.add_argument("--milvus", metavar="URI", help="Milvus server or milvus-lite file (x.db) to write to")
     embed.add_argument(
         "--key",
+        type=_parse_names,
         metavar="COLUMN",
         help="key of the rows (columns, separated by commas): embed only rows that the output lacks",
     )
@@ -144,7 +145,9 @@ def _create_parser() -> argparse.ArgumentParser:
     embed.add_argument("--overwrite", action="store_true", help="replace the Parquet folder if it exists")
     embed.add_argument("--collection", help="collection in Milvus")
     embed.add_argument("--id-col", help="column of the primary key in Milvus")
-    embed.add_argument("--payload-cols", default="", help="other columns to write to Milvus, separated by commas")
+    embed.add_argument(
+        "--payload-cols", type=_parse_names, help="other columns to write to Milvus, separated by commas"
+    )
     embed.add_argument("--token", help="token for Milvus (default: MILVUS_TOKEN)")
     embed.add_argument(
         "--on-invalid",
@@ -232,6 +235,13 @@ def _parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number of at least 1")
     return int(text)
+
+
+def _parse_names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected names of columns, separated by commas")
+    return names
 
 
 def _parse_split(text: str) -> tuple[int, int]:

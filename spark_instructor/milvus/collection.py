@@ -154,6 +154,24 @@ def check_fields(
     return fields
 
 
+def check_rows_kept(client: Any, collection: str, fields: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """Raise ValueError, naming the fields, if an upsert of these columns could erase the values of other fields.
+
+    An upsert replaces whole rows, even if a request lacks some of the fields. The collection must be loaded.
+    """
+    lost = [
+        name
+        for name, field in fields.items()
+        if name not in columns and not (field.get("is_function_output") or field.get("is_dynamic"))
+    ]
+    if lost and client.query(collection, filter="", limit=1, output_fields=[columns[0]], consistency_level="Strong"):
+        raise ValueError(
+            f"write_to_milvus: collection {collection!r} has rows, and there are no columns for its fields "
+            f"{', '.join(map(repr, lost))}. An upsert would set them to null or to their default: add them to "
+            "payload_cols"
+        )
+
+
 def accepts_null(field: dict[str, Any]) -> bool:
     """Return whether a row may lack a value for a field of a collection."""
     return bool(field.get("nullable") or field.get("default_value") is not None or field.get("is_function_output"))

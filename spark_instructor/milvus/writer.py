@@ -18,6 +18,7 @@ from .client import connect, is_milvus_lite, is_server, retry
 from .collection import (
     accepts_null,
     check_fields,
+    check_rows_kept,
     create_collection,
     make_searchable,
     select_columns,
@@ -68,6 +69,9 @@ def write_to_milvus(
     it can be searched; only a file of milvus-lite has to be loaded again by each process that opens it. Of several rows
     with the same id, the one written last stays.
 
+    An upsert replaces the whole row. If the collection has rows and a field for which there is no column, the upsert
+    would set this field to null or to its default, so this is an error; add the field to ``payload_cols``.
+
     A failed request is repeated if it may succeed later, and neither that nor a task that Spark runs again duplicates a
     row. A row whose id or vector is null is skipped and counted. A row is invalid if its vector contains NaN or an
     infinity, is zero, or has another width than the collection's vectors; if the length of the vector, as
@@ -103,36 +107,34 @@ def write_to_milvus(
             instead of sending the rows, and the collection is prepared for them. The import itself is up to you, and
             it does not replace rows with the same id.
 
-    Raises on the driver ValueError if a column is missing, has another type or does not fit the collection, if another
-    model embedded the collection, and if no dimension can be determined; ConnectionError if Milvus cannot be reached;
-    and ImportError if pymilvus is not installed.
+    Raises on the driver ValueError if a column is missing, has another type or does not fit the collection, if the
+    upsert would erase fields, if another model embedded the collection, and if no dimension can be determined;
+    FileNotFoundError if there is no folder for a milvus-lite file; ConnectionError if Milvus cannot be reached; and
+    ImportError if pymilvus is not installed.
     """
     _check_choice("on_invalid", on_invalid, _ON_INVALID)
     _check_choice("through", through, _THROUGH)
-    check_vector_type(vector_type)
+    uri = os.fspath(uri)
     if batch_size < 1 or retries < 0:
         raise ValueError(f"batch_size is {batch_size} and retries is {retries}, expected at least 1 and 0")
-    uri = os.fspath(uri)
-    if not (is_server(uri) or is_milvus_lite(uri)):
-        raise ValueError(
-            f"uri is {uri!r}, expected the address of a server (http://host:19530) or the path of a file (x.db)"
-        )
-    metric_type = metric_type or ("HAMMING" if vector_type == "BINARY_VECTOR" else "COSINE")
-    rows, vector_field = select_columns(df, id_col, vector_col, payload_cols)
-    metadata = vector_field.metadata or {}
-    provenance = get_provenance(metadata)
-    dimension = dimension or metadata.get("dimension")
-    with connect(uri, token, db_name, retries) as client:
-        if not retry(lambda: client.has_collection(collection), retries):
-            width = dimension or _measure_first(rows, vector_col)
-            create_collection(client, collection, rows.schema, width, vector_type, provenance)
-        description = client.describe_collection(collection)
-        fields = check_fields(description, rows.schema, dimension, vector_type)
-        if check_model:
-            remedy = "Use another collection, or pass check_model=False"
-            check_collection_model(description, provenance, f"column {vector_col!r}", remedy)
-        index = {"index_type": index_type, "metric_type": metric_type, "params": index_params or {}}
-        make_searchable(client, collection, vector_col, index)
+    rows, fields = prepare_collection(
+        df,
+        uri,
+        collection,
+        id_col,
+        vector_col,
+        payload_cols=payload_cols,
+        token=token,
+        db_name=db_name,
+        dimension=dimension,
+        vector_type=vector_type,
+        metric_type=metric_type,
+        index_type=index_type,
+        index_params=index_params,
+        check_model=check_model,
+        retries=retries,
+        import_folder=import_folder,
+    )
     check = RowCheck(
         dimension=int(fields[vector_col]["params"]["dim"]),
         vector_type=vector_type,
@@ -158,6 +160,59 @@ def write_to_milvus(
     else:
         counts = _write_on_executors(rows, target)
     return WriteCounts(*map(sum, zip((0, 0, 0), *counts, strict=True)))
+
+
+def prepare_collection(
+    df: DataFrame,
+    uri: str,
+    collection: str,
+    id_col: str,
+    vector_col: str,
+    *,
+    payload_cols: Sequence[str] = (),
+    token: str = "",
+    db_name: str = "",
+    dimension: int | None = None,
+    vector_type: str = "FLOAT_VECTOR",
+    metric_type: str | None = None,
+    index_type: str = "AUTOINDEX",
+    index_params: dict[str, Any] | None = None,
+    check_model: bool = True,
+    retries: int = 5,
+    import_folder: str | None = None,
+) -> tuple[DataFrame, dict[str, Any]]:
+    """Check the columns and the collection before rows are written; create, index and load the collection if necessary.
+
+    It takes the arguments of `write_to_milvus` and raises on the driver what that raises. It computes a row of ``df``
+    only if nothing else determines the dimension of a new collection.
+
+    Returns:
+        The columns to write, ids and vectors first, and the fields of the collection by name.
+    """
+    check_vector_type(vector_type)
+    if not (is_server(uri) or is_milvus_lite(uri)):
+        raise ValueError(
+            f"uri is {uri!r}, expected the address of a server (http://host:19530) or the local path of a file (x.db)"
+        )
+    metric_type = metric_type or ("HAMMING" if vector_type == "BINARY_VECTOR" else "COSINE")
+    rows, vector_field = select_columns(df, id_col, vector_col, payload_cols)
+    metadata = vector_field.metadata or {}
+    provenance = get_provenance(metadata)
+    dimension = dimension or metadata.get("dimension")
+    with connect(uri, token, db_name, retries) as client:
+        if not retry(lambda: client.has_collection(collection), retries):
+            width = dimension or _measure_first(rows, vector_col)
+            create_collection(client, collection, rows.schema, width, vector_type, provenance)
+        description = client.describe_collection(collection)
+        fields = check_fields(description, rows.schema, dimension, vector_type)
+        if check_model:
+            remedy = "Use another collection, or pass check_model=False"
+            check_collection_model(description, provenance, f"column {vector_col!r}", remedy)
+        index = {"index_type": index_type, "metric_type": metric_type, "params": index_params or {}}
+        make_searchable(client, collection, vector_col, index)
+        if import_folder is None:  # an import adds rows and replaces none
+            check_rows_kept(client, collection, fields, rows.columns)
+    return rows, fields
 
 
 def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

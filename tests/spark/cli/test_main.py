@@ -144,7 +144,7 @@ def test_milvus(embed, jsonl, expected, tmp_path):
     from pymilvus import MilvusClient
 
     uri = str(tmp_path / "x.db")
-    code, out, err = embed(jsonl, "--milvus", uri, "--collection", "c", "--id-col", "id", "--payload-cols", "text")
+    code, out, err = embed(jsonl, "--milvus", uri, "--collection", "c", "--id-col", "id", "--payload-cols", " text, ")
     assert code == 0, err
     assert out.endswith(f"Wrote 4 rows to collection c of {uri}, skipped 1 nulls and 0 invalid rows\n")
     client = MilvusClient(uri)
@@ -155,6 +155,24 @@ def test_milvus(embed, jsonl, expected, tmp_path):
     }
     for row in rows:
         np.testing.assert_allclose(row["vector"], expected[row["id"]], atol=TOLERANCE)
+
+
+@pytest.mark.one_kind
+def test_milvus_is_checked_before_anything_is_embedded(spark, embed, jsonl, tmp_path, monkeypatch):
+    from pymilvus import MilvusClient
+
+    monkeypatch.delattr(type(spark.range(1)), "persist")
+    uri = str(tmp_path / "x.db")
+    client = MilvusClient(uri)
+    client.create_collection("c", dimension=8)
+    client.close()
+    for target, id_col, says in [
+        (uri, "nope", "there is no column 'nope'"),
+        (uri, "id", "column 'vector' has vectors of 64 floats, but its field has vectors of 8"),
+        (tmp_path / "nowhere/x.db", "id", f"there is no folder {tmp_path / 'nowhere'} for the file"),
+    ]:
+        code, _, err = embed(jsonl, "--milvus", target, "--collection", "c", "--id-col", id_col)
+        assert code == 1 and says in err and err.count("\n") == 1
 
 
 @pytest.mark.one_kind

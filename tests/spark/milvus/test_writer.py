@@ -266,6 +266,8 @@ def test_a_collection_without_an_index_can_be_searched(spark, server, collection
         ({"payload_cols": ["id"]}, "a column is named twice"),
         ({"through": "workers"}, "through is 'workers', expected one of executors, driver"),
         ({"uri": "vectors"}, "uri is 'vectors', expected the address of a server"),
+        ({"uri": "file:///tmp/x.db"}, "uri is 'file:///tmp/x.db', expected .* or the local path of a file"),
+        ({"uri": "s3://bucket/x.db"}, "uri is 's3://bucket/x.db', expected .* or the local path of a file"),
         ({"on_invalid": "drop"}, "on_invalid is 'drop', expected one of error, skip"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
@@ -321,9 +323,38 @@ def test_into_pymilvus_own_collection(spark, tmp_path, rows_of):
     client = MilvusClient(uri)
     client.create_collection("c", dimension=2)
     client.close()
-    df = vectors(spark, [(1, [1.0, 2.0])]).withColumn("text", F.lit("hello"))
-    assert write_to_milvus(df, uri, "c", "id", "vector", payload_cols=["text"]).written == 1
-    assert rows_of(uri, "c")[0]["text"] == "hello"
+    df = vectors(spark, [(1, [1.0, 2.0]), (2, [1.0, 2.0])]).withColumn("text", F.lit("hello"))
+    df = df.selectExpr("*", "IF(id = 2, double('NaN'), 0.5D) AS score")
+    write = {"payload_cols": ["text", "score"], "on_invalid": "skip"}
+    assert write_to_milvus(df, uri, "c", "id", "vector", **write) == WriteCounts(1, 0, 1)
+    (row,) = rows_of(uri, "c")
+    assert (row["text"], row["score"]) == ("hello", 0.5)
+
+
+@pytest.mark.one_kind
+def test_an_upsert_that_would_erase_fields(spark, uri, collection, is_real, rows_of):
+    """Once a collection has rows, each of its fields needs a column."""
+    if is_real:
+        pytest.skip("fields accept nulls since Milvus 2.5")
+    client = MilvusClient(uri)
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+    schema.add_field("note", DataType.VARCHAR, max_length=10, nullable=True)
+    schema.add_field("count", DataType.INT64, default_value=5)
+    client.create_collection(collection, schema=schema)
+    client.close()
+    df = spark.sql("SELECT 1L AS id, array(1f, 2f) AS vector, 'a' AS note, 7L AS count")
+    write = {"id_col": "id", "vector_col": "vector"}
+    assert write_to_milvus(df, uri, collection, **write).written == 1  # there is nothing to lose yet
+    assert write_to_milvus(df, uri, collection, payload_cols=["note", "count"], **write).written == 1
+    with pytest.raises(
+        ValueError, match=r"no columns for its fields 'note'\. An upsert would set them to null .* payload_cols"
+    ):
+        write_to_milvus(df, uri, collection, payload_cols=["count"], **write)
+    with pytest.raises(ValueError, match="no columns for its fields 'note', 'count'"):
+        write_to_milvus(df, uri, collection, **write)
+    assert [(row["note"], row["count"]) for row in rows_of(uri, collection)] == [("a", 7)]
 
 
 @pytest.mark.one_kind

@@ -140,6 +140,15 @@ def test_milvus_token(monkeypatch, options, token):
     assert written == [(token, "error")]
 
 
+def test_names_of_columns(capsys):
+    parse = _create_parser().parse_args
+    names = parse(["embed", "x", "--output", "y", "--key", "id, lang", "--payload-cols", " text ,a b, "])
+    assert (names.key, names.payload_cols) == (["id", "lang"], ["text", "a b"])
+    with pytest.raises(SystemExit):
+        parse(["embed", "x", "--output", "y", "--key", " ,"])
+    assert "--key: ' ,', expected names of columns, separated by commas" in capsys.readouterr().err
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as exited:
         cli.main(["--version"])
