@@ -52,9 +52,9 @@ def embed_changes(
     The target has the columns of the source, the output of the stage, `FINGERPRINT` and `PART`. A separate job writes
     each part, but one job appends up to about 10,000 rows to several parts. Finished tasks of a killed job are kept.
     Therefore a second call after a kill embeds only what is left, and a second call after success embeds nothing. New
-    rows are appended to their part; a part with a changed row is rewritten. A row counts as changed only if its
-    fingerprint is another one: if only its other columns have changed, the target keeps their old values. Only one call
-    at a time may write to a target. Each job reads the source, so it must return the same rows each time.
+    rows are appended to their part; a part with a changed row is rewritten. A row whose fingerprint is unchanged keeps
+    the old values of its other columns. Only one call at a time may write to a target. Each job reads the source, so it
+    must return the same rows each time.
 
     Args:
         source: The rows, each with a text.

@@ -54,8 +54,8 @@ def embed_table(
     support MERGE in Spark, as those of Delta and Iceberg do. The vectors first go into a table beside it, whose name
     ends with ``_unmerged``, in up to 16 commits; one MERGE adds them to the table, and the table beside it is dropped.
     Therefore no text is embedded twice, a call after a kill embeds only what is left, and a call after success embeds
-    nothing. Only one call at a time may write to a table. The source is read once per commit, so it must return the
-    same rows each time.
+    nothing. A row whose fingerprint is unchanged keeps the old values of its other columns. Only one call at a time
+    may write to a table. The source is read once per commit, so it must return the same rows each time.
 
     The table's property ``spark_instructor`` says as JSON which model embedded it, since some formats do not keep the
     metadata of columns.

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,9 @@ def cancel_jobs(spark: SparkSession) -> None:
     from ..models.shipping import is_connect
 
     def cancel() -> None:
-        with suppress(Exception):
+        with suppress(Exception), warnings.catch_warnings():
+            # A JVM in the middle of a job may not answer; it ends with this process.
+            warnings.filterwarnings("ignore", "Unable to cleanly shutdown Spark JVM process")
             if is_connect(spark):
                 spark.interruptAll()
             else:

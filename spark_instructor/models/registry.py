@@ -169,7 +169,7 @@ def _download(hub_id: str, revision: str | None, cache_folder: str | None) -> Pa
     if missing:
         raise FileNotFoundError(
             f"{hub_id} has no {' and no '.join(missing)} in the local cache of the hub ({folder}): it is not a "
-            "sentence-transformers checkpoint, or only a part of it was downloaded, which a network repairs"
+            "sentence-transformers checkpoint, or its download was interrupted; repeat it with a network"
         )
     if not (folder / "sentence_bert_config.json").exists():
         _log.warning(

@@ -56,7 +56,13 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+# One file of each format; the others repeat a format with another encoding, delimiter or layout.
+QUICK = ("lines.txt", "rows.csv", "rows.tsv", "utf-16.csv", "rows.jsonl", "array.json", "b[1].jsonl")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.exhaustive) for name in FILES]
+)
 def test_formats(embed, tmp_path, name):
     content, arguments = FILES[name]
     encoding = arguments[arguments.index("--encoding") + 1] if "--encoding" in arguments else "utf-8"
