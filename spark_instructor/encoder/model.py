@@ -112,7 +112,7 @@ class InstructorModel:
         return cls(read_prepared(prepared), torch.device(device))
 
     def __reduce__(self) -> tuple[Callable[..., InstructorModel], tuple[Path, str]]:
-        """Pickle the path of the prepared folder and the device, which must exist where the model is unpickled."""
+        """Pickle the path of the prepared folder and the device; the process that unpickles them needs both."""
         return InstructorModel.load, (self.prepared.path, str(self._device))
 
     def pack(self) -> None:

@@ -48,7 +48,7 @@ class TokenSplitter:
         num_tokens: The maximum number of tokens per chunk, without the instruction and ``</s>``; at least
             `MIN_TOKENS`.
         token_overlap: The maximum number of tokens that a chunk repeats from the previous chunk; only whole words are
-        repeated. It must be less than ``num_tokens``.
+            repeated. It must be less than ``num_tokens``.
         trim_whitespace: Whether to leave out white space around the chunks. Otherwise it belongs to the chunk before
             it, so that the chunks without an overlap add up to the text.
     """

@@ -81,7 +81,7 @@ def test_arguments(tiny, capsys):
 
 
 @pytest.mark.parametrize("texts", ["a text", ["a", None]])
-def test_texts_that_are_none(tiny, texts):
+def test_no_list_of_texts(tiny, texts):
     with pytest.raises(TypeError, match=r"texts is a single str|text 1 is a NoneType"):
         InstructorEmbeddings(model_name=str(tiny)).embed_documents(texts)
 

@@ -18,8 +18,8 @@ def test_what_is_neither_a_path_nor_a_server(uri):
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """Return the paths that are opened, each attempt of which fails."""
+def opened_paths(monkeypatch):
+    """Return the paths that pymilvus was asked to open; each attempt fails."""
 
     def fail(uri, *_):
         paths.append(uri)
@@ -36,17 +36,17 @@ def connect_to(uri):
         pass
 
 
-def test_a_home_folder_and_no_retries_for_a_mistake(opened, monkeypatch, tmp_path):
+def test_a_home_folder_and_no_retries_for_a_mistake(opened_paths, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ConnectionError, match="Open local milvus failed") as error:
         connect_to("~/x.db")
-    assert opened == [str(tmp_path / "x.db")]  # once
+    assert opened_paths == [str(tmp_path / "x.db")]  # once
     assert "executors" not in str(error.value)
 
 
-def test_a_folder_that_does_not_exist(opened, tmp_path):
+def test_a_folder_that_does_not_exist(opened_paths, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"there is no folder .*nowhere for the file .*nowhere/x\.db: create it"
     ):
         connect_to(str(tmp_path / "nowhere/x.db"))
-    assert not opened
+    assert not opened_paths
