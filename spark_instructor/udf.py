@@ -30,7 +30,7 @@ from . import chunks
 from .chunks import SplitJob
 from .columns import VECTOR, VECTOR_TYPES, column, get_output_type, is_same_type
 from .sentences import SentenceFinder
-from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, Job, name_result
+from .worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, UNKNOWN, VECTORS, Job, name_result
 
 _arrow_udf: Any = getattr(F, "arrow_udf", None)
 """Creates a UDF of Arrow arrays; None before Spark 4.1, where every vectorized UDF takes and returns pandas objects."""
@@ -209,4 +209,6 @@ def create_result_type(job: Job, has_null_texts: Iterable[bool]) -> StructType:
     for index, (is_nested, has_nulls) in enumerate(zip(job.nested, has_null_texts, strict=True)):
         for name, type_ in types.items():
             result.add(name_result(name, index), ArrayType(type_, has_nulls) if is_nested else type_)
-    return result.add(DISTINCT, IntegerType()).add(SECONDS, DoubleType()) if job.with_metrics else result
+    if job.with_metrics:
+        result.add(DISTINCT, IntegerType()).add(UNKNOWN, IntegerType()).add(SECONDS, DoubleType())
+    return result

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VECTORS, TOKENS, TRUNCATED = "vectors", "tokens", "truncated"
 """Results for every input column; `name_result` gives their column names."""
-DISTINCT, SECONDS = "distinct", "seconds"
+DISTINCT, UNKNOWN, SECONDS = "distinct", "unknown", "seconds"
 """Results for every piece of a batch, in its first row; the other rows have zeros."""
 
 # A batch is embedded in pieces, so that memory does not grow with the rows of a batch or the texts of a row. By default
@@ -47,7 +47,7 @@ class Job:
     with_counts: bool
     """Whether the result contains `TOKENS` and `TRUNCATED`."""
     with_metrics: bool
-    """Whether the result contains `DISTINCT` and `SECONDS`."""
+    """Whether the result contains `DISTINCT`, `UNKNOWN` and `SECONDS`."""
     instruction: str | None
     """The instruction for all rows; None if the last column of a frame holds the instruction of each row."""
     device: str
@@ -69,9 +69,10 @@ def embed_structs(arguments: dict[str, Any], structs: Iterator[pa.StructArray]) 
     """Embed structs of texts; row i of the results belongs to row i of the structs.
 
     A field of a struct holds a text per row, or a list of texts; the last one holds the instructions if the job has
-    none. The result has the fields `VECTORS`, `TOKENS` and `TRUNCATED` for each field of texts, and `DISTINCT` and
-    `SECONDS`, as far as the job asks for them. A null text gives a null vector, a null list gives a null, and a null
-    element gives a null element. The results of a struct come in pieces, so that memory does not grow with its size.
+    none. The result has the fields `VECTORS`, `TOKENS` and `TRUNCATED` for each field of texts, and `DISTINCT`,
+    `UNKNOWN` and `SECONDS`, as far as the job asks for them. A null text gives a null vector, a null list gives a null,
+    and a null element gives a null element. The results of a struct come in pieces, so that memory does not grow with
+    its size.
     """
     job, model = _load_job(arguments)
     return (piece for struct in structs for piece in embed_columns(model, job, struct.flatten()))
@@ -174,6 +175,7 @@ def _embed_rows(model: InstructorModel, job: Job, columns: Sequence[pa.Array]) -
     if job.with_metrics:
         is_first = np.arange(len(columns[0])) == 0
         fields[DISTINCT] = pa.array((is_first * encoded.distinct).astype(np.int32))
+        fields[UNKNOWN] = pa.array((is_first * encoded.unknown.sum()).astype(np.int32))
         fields[SECONDS] = pa.array(is_first * (time.perf_counter() - start))
     return pa.StructArray.from_arrays(list(fields.values()), list(fields))
 

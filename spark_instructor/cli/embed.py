@@ -160,7 +160,9 @@ def _write(
         outcome = _write_milvus(embedded, arguments) if arguments.milvus else _write_parquet(spark, embedded, arguments)
     seconds = time.perf_counter() - start
     counts = observation.get
-    lines = [_format_count(name, counts[name]) for name in ("rows", "nulls", "tokens", "truncated", "distinct")]
+    lines = [
+        _format_count(name, counts[name]) for name in ("rows", "nulls", "tokens", "unknown", "truncated", "distinct")
+    ]
     rates = f"{counts['texts'] / seconds:,.1f} texts/s, {counts['tokens'] / seconds:,.0f} tokens/s"
     return "\n".join([*lines, f"  {'seconds':<10}{seconds:>12,.1f}   {rates}", outcome])
 

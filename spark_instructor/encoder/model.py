@@ -47,6 +47,8 @@ class Encoded(NamedTuple):
     """(texts,): the number of tokens read of instruction and text, including ``</s>``"""
     truncated: npt.NDArray[np.bool_]
     """(texts,): whether the end of the text was cut off"""
+    unknown: npt.NDArray[np.int32]
+    """(texts,): the number of tokens read that stand for characters outside of the vocabulary, one per run of them"""
     distinct: int
     """The number of distinct pairs of instruction and text, each of which is embedded once"""
 
@@ -196,7 +198,8 @@ class InstructorModel:
         """Embed texts as `encode` does, with the same arguments and errors, and also count what was read.
 
         Returns:
-            The vectors, the number of tokens that were read of each text, and whether its end was cut off.
+            The vectors, the number of tokens that were read of each text, whether its end was cut off, and how many of
+            the tokens are unknown to the model.
         """
         check_texts(texts)
         instruction = self.prepared.default_prompt if instruction is None else instruction
@@ -216,16 +219,19 @@ class InstructorModel:
         windows: list[Window] = []
         tokens = np.zeros(len(pairs), np.int32)
         truncated = np.zeros(len(pairs), np.bool_)
+        unknown = np.zeros(len(pairs), np.int32)
         encodings = self._tokenizer.encode(map("".join, pairs), max_tokens=max_windows * max_length)
         for i, ((pair_instruction, _), ids) in enumerate(zip(pairs, encodings, strict=True)):
             instruction_tokens = min(self._tokenizer.count_instruction_tokens(pair_instruction), max_length - 1)
             pair_windows, tokens[i] = cut_windows(i, ids, instruction_tokens, max_length, max_windows)
             truncated[i] = tokens[i] < len(ids)
+            unknown[i] = np.count_nonzero(ids[: tokens[i]] == self._tokenizer.unknown_id)
             windows += pair_windows
         vectors = self._embed_windows(windows, len(pairs), normalize, batch_size)
         if len(pairs) < len(texts):  # otherwise this would only copy, and vectors are large
-            vectors, tokens, truncated = vectors[pair_of_row], tokens[pair_of_row], truncated[pair_of_row]
-        return Encoded(vectors, tokens, truncated, len(pairs))
+            vectors, tokens = vectors[pair_of_row], tokens[pair_of_row]
+            truncated, unknown = truncated[pair_of_row], unknown[pair_of_row]
+        return Encoded(vectors, tokens, truncated, unknown, len(pairs))
 
     def _resolve_max_length(self, max_length: int | None) -> int:
         if max_length is None:

@@ -20,7 +20,8 @@ from tokenizers.models import Unigram
 from ..files import read_bytes, read_json, short_repr
 
 EOS = "</s>"
-_SPECIAL_TOKENS = ("<pad>", EOS, "<unk>")
+UNKNOWN = "<unk>"
+_SPECIAL_TOKENS = ("<pad>", EOS, UNKNOWN)
 _EXTRA_IDS = 100  # T5's <extra_id_0> to <extra_id_99>
 _CHARACTERS_PER_PORTION = 1 << 19  # an Encoding takes about 40 times the memory of its text
 _CHARACTERS_PER_TOKEN = 8  # more than in English, so that the first prefix of a long text has enough tokens
@@ -33,6 +34,7 @@ class T5Tokenizer:
 
     def __init__(self, path: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
+        self.unknown_id = self._tokenizer.token_to_id(UNKNOWN)
         self._longest_piece = max(map(len, self._tokenizer.get_vocab()))
         self.count_instruction_tokens = lru_cache(maxsize=4096)(self._count_instruction_tokens)
 
@@ -250,7 +252,7 @@ def _build_from_sentencepiece(path: Path) -> tuple[Tokenizer, bytes | None]:
             f"{path} is not a sentencepiece model of type Unigram, or it is incomplete. Download it again."
         )
     pieces = [piece.piece for piece in model.pieces]
-    if not {*_SPECIAL_TOKENS} <= {*pieces} or pieces.index("<unk>") != trained.unk_id:
+    if not {*_SPECIAL_TOKENS} <= {*pieces} or pieces.index(UNKNOWN) != trained.unk_id:
         raise ValueError(f"{path} lacks one of the pieces {', '.join(_SPECIAL_TOKENS)}: it is not a T5 tokenizer")
     for piece in model.pieces:
         if piece.type in (piece.USER_DEFINED, piece.CONTROL) and piece.piece not in _SPECIAL_TOKENS:

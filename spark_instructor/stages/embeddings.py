@@ -325,6 +325,8 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         - ``texts`` and ``nulls``: number of texts that were embedded and of null texts, over all input columns;
         - ``tokens``: number of tokens that were read;
         - ``truncated``: number of texts that were truncated;
+        - ``unknown``: number of tokens that stand for characters outside of the model's vocabulary, such as those of
+          other scripts. A run of such characters is one token, and the model cannot tell one from another;
         - ``distinct``: number of texts that went through the model. A text that repeats within an Arrow batch goes
           through it once;
         - ``seconds``: time that the embedding took, summed over the tasks.
@@ -340,7 +342,8 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         """Estimate what it costs to embed a DataFrame, from its number of rows and a random sample of them.
 
         The sample is embedded in one task, on one core (``spark.task.cpus``), and nothing is written. `Estimate` has
-        the tokens, the share of truncated and of repeated texts, the core-hours and the size of the vectors.
+        the tokens, the shares of unknown tokens and of truncated and repeated texts, the core-hours and the size of the
+        vectors.
 
         Args:
             dataset: The rows that you want to embed.

@@ -23,6 +23,8 @@ class Estimate:
     """Number of texts in all input columns, without nulls."""
     tokens: int
     """Number of tokens that the model would read, including instructions."""
+    unknown: float
+    """Share of the tokens that stand for characters outside of the model's vocabulary, 0 to 1."""
     truncated: float
     """Share of the texts that would be truncated, 0 to 1."""
     repeated: float
@@ -41,6 +43,7 @@ class Estimate:
             "rows": f"{self.rows:,}",
             "texts": f"{self.texts:,}",
             "tokens": f"{self.tokens:,}",
+            "unknown": f"{self.unknown:.1%}",
             "truncated": f"{self.truncated:.1%}",
             "repeated": f"{self.repeated:.1%}",
             "core-hours": f"{self.core_hours:,.2f}",
@@ -84,6 +87,7 @@ def estimate_job(
         rows=rows,
         texts=round(counts["texts"] * scale),
         tokens=round(counts["tokens"] * scale),
+        unknown=counts["unknown"] / counts["tokens"],
         truncated=counts["truncated"] / counts["texts"],
         repeated=1 - counts["distinct"] / counts["texts"],
         core_hours=counts["seconds"] * scale / 3600,

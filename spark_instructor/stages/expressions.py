@@ -10,7 +10,7 @@ from pyspark.sql.types import ArrayType, StructField
 
 from ..columns import empty_array, read_column
 from ..udf import to_ml_vector
-from ..worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, VECTORS, name_result
+from ..worker import DISTINCT, SECONDS, TOKENS, TRUNCATED, UNKNOWN, VECTORS, name_result
 from .annotation import ANNOTATION, ANNOTATIONS, METADATA, SENTENCE_EMBEDDINGS, is_annotations
 
 _MAX_ROW_BYTES = 1 << 30  # of the vectors of a row; Spark cannot hold a row of 2 GB
@@ -140,6 +140,7 @@ def sum_metrics(fields: list[StructField], result: Column) -> list[Column]:
         "texts": F.size(F.filter(tokens, lambda count: count.isNotNull())),
         "tokens": F.aggregate(tokens, F.lit(0), lambda total, count: total + F.coalesce(count, F.lit(0))),
         "truncated": F.size(F.filter(truncated, lambda flag: flag)),
+        "unknown": result[UNKNOWN],
         "distinct": result[DISTINCT],
     }
     sums = [F.coalesce(F.sum(count), F.lit(0)).alias(name) for name, count in per_row.items()]

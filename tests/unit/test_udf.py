@@ -34,7 +34,7 @@ def test_result_type():
     result = create_result_type(job, has_null_texts=[False, True])
     assert result.simpleString() == (
         "struct<vectors_0:array<array<float>>,tokens_0:array<int>,truncated_0:array<boolean>,"
-        "vectors_1:array<float>,tokens_1:int,truncated_1:boolean,distinct:int,seconds:double>"
+        "vectors_1:array<float>,tokens_1:int,truncated_1:boolean,distinct:int,unknown:int,seconds:double>"
     )
     assert not result["vectors_0"].dataType.containsNull
     half = create_result_type(dataclasses.replace(JOB, output_type="half"), [True])

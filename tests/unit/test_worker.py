@@ -51,7 +51,13 @@ class EchoModel:
         pairs = [f"{own or ''}|{text}" for own, text in zip(instructions, texts, strict=True)]
         vectors = np.array([echo(pair) for pair in pairs], np.float32).reshape(-1, LONGEST_PAIR)
         tokens = np.array([len(pair) for pair in pairs], np.int32)
-        return Encoded(vectors, tokens, np.array([len(text) > 3 for text in texts], bool), len(set(pairs)))
+        return Encoded(
+            vectors,
+            tokens,
+            np.array([len(text) > 3 for text in texts], bool),
+            np.array([text.count("a") for text in texts], np.int32),
+            len(set(pairs)),
+        )
 
 
 def echo(pair):
@@ -160,6 +166,9 @@ class TestPieces:
         expected = [row and [echo(f"|{text}") for text in row] for row in rows]
         assert vectors == (expected if type_ is LISTS else [echo(f"|{text}") for text in rows])
         assert [count for piece in pieces for count in piece.field("distinct").to_pylist() if count]
+        unknown = [piece.field("unknown").to_pylist() for piece in pieces]
+        assert sum(sum(counts) for counts in unknown) == str(rows).count("a")
+        assert not any(count for counts in unknown for count in counts[1:])  # only the first row of a piece counts
 
     def test_pandas_gets_smaller_pieces(self, monkeypatch):
         monkeypatch.setattr(worker, "_MAX_BYTES", 1000)

@@ -56,9 +56,10 @@ def test_json_lines_to_parquet_to_search(spark, embed, capsys, jsonl, expected, 
     assert code == 0, err
     assert_vectors(spark.read.parquet(str(output)).collect(), expected)
     counts = dict(re.findall(r"^  (\w+) +([\d,.]+)", out, re.MULTILINE))
-    assert {name: counts[name] for name in ("rows", "nulls", "truncated", "distinct")} == {
+    assert {name: counts[name] for name in ("rows", "nulls", "unknown", "truncated", "distinct")} == {
         "rows": "5",
         "nulls": "1",
+        "unknown": "0",
         "truncated": "0",
         "distinct": "4",
     }

@@ -26,7 +26,13 @@ def test_all_rows(stage, texts, tiny):
     assert (estimate.truncated, estimate.repeated) == pytest.approx((1 / 3, 1 / 3))
     assert estimate.vector_bytes == 3 * 64 * 4
     assert 0 < estimate.hours(cores=2) == estimate.core_hours / 2
+    assert estimate.unknown == 0
     assert "truncated            33.3%" in str(estimate)
+
+
+def test_unknown_tokens(stage, spark):
+    estimate = stage.estimate(spark.createDataFrame([("你好",), ("an ordinary text",)], "text string"))
+    assert estimate.unknown == pytest.approx(1 / estimate.tokens)
 
 
 def test_a_sample(stage, spark, tiny):

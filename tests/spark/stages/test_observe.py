@@ -45,14 +45,14 @@ def observe(stage, df):
 def test_strings(stage, rows, tokens):
     metrics = observe(stage.copy().setInputCols("text").setOutputCol("v"), rows)
     counts = {"rows": 5, "nulls": 1, "texts": 4, "tokens": tokens("one text", "one text", LONG, "")}
-    assert metrics == {**counts, "truncated": 1, "distinct": 3}
+    assert metrics == {**counts, "truncated": 1, "unknown": 0, "distinct": 3}
 
 
 @pytest.mark.one_kind
 def test_several_columns(stage, rows, tokens):
     metrics = observe(stage.copy().setInputCols("text", "texts").setOutputCols("v", "vs"), rows)
     read = tokens("one text", "one text", LONG, "", "a", "a", LONG, "b", "a", "b")
-    assert metrics == {"rows": 5, "nulls": 3, "texts": 10, "tokens": read, "truncated": 2, "distinct": 5}
+    assert metrics == {"rows": 5, "nulls": 3, "texts": 10, "tokens": read, "truncated": 2, "unknown": 0, "distinct": 5}
 
 
 @pytest.mark.one_kind
@@ -60,7 +60,15 @@ def test_annotations(stage, rows, tokens):
     documents = DocumentAssembler(inputCol="text", outputCol="documents").transform(rows)
     metrics = observe(stage.copy().setInputCols("documents").setOutputCol("v"), documents)
     counts = {"rows": 5, "nulls": 0, "texts": 3, "tokens": tokens("one text", "one text", LONG)}
-    assert metrics == {**counts, "truncated": 1, "distinct": 2}
+    assert metrics == {**counts, "truncated": 1, "unknown": 0, "distinct": 2}
+
+
+def test_unknown_tokens(spark, stage):
+    """A run of characters outside of the vocabulary is one token, whatever it says."""
+    texts = [("你好",), ("你好 world 世界",), ("an ordinary text",), ("你好",), (None,)]
+    df = spark.createDataFrame(texts, "text string").coalesce(1)
+    metrics = observe(stage.copy().setInputCols("text").setOutputCol("v"), df)
+    assert (metrics["unknown"], metrics["texts"], metrics["distinct"]) == (4, 4, 3)
 
 
 def test_partitions_add_up(stage, rows):

@@ -44,6 +44,14 @@ class TestGoldens:
         vectors = tiny_model.encode("Represent the Science title: ", [cases[i]["text"] for i in indices])
         assert_close(vectors, golden_vectors[indices])
 
+    def test_unknown_tokens(self, tiny_model):
+        texts = ["你好 the 世界", "the to", "你好 the 世界", "the to of 世界"]
+        encoded = tiny_model.encode_counted(["", "", "", "你: "], texts)
+        assert encoded.unknown.tolist() == [2, 0, 2, 2]  # those of the instruction are read, too
+        assert tiny_model.encode_counted("", ["the to of 世界"], max_length=4).unknown.tolist() == [0]  # not read
+        long_text = "the " * tiny_model.max_length + "世界"
+        assert tiny_model.encode_counted("", [long_text], long_text="average").unknown.tolist() == [1]
+
     def test_truncated_flags(self, tiny_model, cases):
         """The flag is set if the full text has more tokens than were read."""
         truncated = encode_cases(tiny_model, cases).truncated
@@ -151,7 +159,7 @@ class TestArguments:
     def test_no_texts(self, tiny_model):
         encoded = tiny_model.encode_counted("Represent: ", [])
         assert encoded.vectors.shape == (0, tiny_model.dimension)
-        assert encoded.tokens.shape == encoded.truncated.shape == (0,)
+        assert encoded.tokens.shape == encoded.truncated.shape == encoded.unknown.shape == (0,)
 
     @pytest.mark.parametrize("instruction", [None, "", [None, ""]])
     def test_null_instruction_is_empty(self, tiny_model, instruction):
