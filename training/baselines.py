@@ -28,14 +28,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    teacher, student, corpus = Teacher(), Student(Shape()), Corpus(arguments.run)
+    teacher, student, corpus = Teacher("cpu"), Student(Shape()), Corpus(arguments.run)
     initialize_from_teacher(student, teacher, corpus)
 
     def embed_with_teacher(_: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return teacher.embed(texts).astype(np.float32)
 
     tasks = evaluate.read_tasks(evaluate.HERE / "tasks.json")
-    for name, embed in {"teacher": embed_with_teacher, "untrained student": make_embedder(student, corpus)}.items():
+    embed_with_student = make_embedder(student, corpus, "cpu")
+    for name, embed in {"teacher": embed_with_teacher, "untrained student": embed_with_student}.items():
         evaluate.print_figures(name, evaluate.evaluate(tasks, arguments.data / "eval", embed))
 
 

@@ -23,6 +23,7 @@ FAMILIES_PER_DRAW = 40
 GRIDS_PER_DRAW = 2
 GRID = (6, 5)  # the number of values of each of the two facets
 GRID_TEXTS = 60  # two texts per cell, or more if a facet has fewer values
+TEXTS_OUTSIDE = 2  # texts per value of a crossed grid that lack the other facet
 CONTRASTS_PER_DRAW = 10
 NESTED_GRID = (3, 4)  # values of the wide facet, and values of the narrow facet within each of them
 NESTED_SHARE = 0.4  # share of nested grids, for sources that have a facet nested within another
@@ -36,8 +37,8 @@ _FAMILY_WEIGHTS = {
     "goemotions": 4, "gsm8k": 1, "headlines": 5, "hwu64": 2, "medquad": 5, "movie_reviews": 4, "nltk-inaugural": 1,
     "nltk-product_reviews_1": 0.02, "nltk-product_reviews_2": 0.5, "nltk-state_union": 3, "openstax": 7,
     "openstax-philschatz": 9, "peps": 2, "pros_cons": 2, "scitldr": 2, "selfdialogue": 6, "sentence_polarity": 2,
-    "snips": 2, "subjectivity": 2, "taskmaster": 3, "tldr": 2, "triviaqa-questions": 6, "variants": 12, "wordnet": 8,
-    "names": 6, "negation": 36, "numbers": 9, "opposites": 12, "order": 9, "roles": 24,
+    "remarks": 2, "snips": 2, "subjectivity": 2, "taskmaster": 3, "tldr": 2, "triviaqa-questions": 6, "variants": 12,
+    "wordnet": 8, "names": 6, "negation": 36, "numbers": 9, "opposites": 12, "order": 9, "roles": 24,
 }  # fmt: skip
 _MINIMAL = {"names", "negation", "numbers", "opposites", "order", "roles"}  # sources whose families are minimal pairs
 _CONTRAST_WEIGHTS = {"deeds": 3, "events": 1, "exchanges": 2, "routes": 1, "scenes": 3}
@@ -107,7 +108,7 @@ class Pairs:
 
 Part = Distilled | Contrasts | Grid | Pairs
 Line = tuple[str, int]  # an instruction and the row of a text
-Drawn = tuple[tuple[str, str], list[int], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+Drawn = tuple[dict[str, list[str]], list[int], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
 
 
 class Batches:
@@ -174,13 +175,14 @@ class Batches:
 
     def _draw_grid(self, random: Random) -> tuple[Part, list[Line]]:
         source, texts = self._facets.draw(random)
-        facets, rows, labels = texts.draw_grid(random)
+        values, rows, labels = texts.draw_grid(random)
+        first, second = values
         sequences = []
-        for facet in facets:
+        for facet in (first, second):
             is_plain = facet == "intent" and random.random() < PLAIN_SHARE  # it is what a request means
-            instruction = "" if is_plain else instructions.compose_for_facet(source, facet, random)
+            instruction = "" if is_plain else instructions.compose_for_facet(source, facet, values[facet], random)
             sequences += [(instruction, row) for row in rows]
-        is_content = (facets[0] in _CONTENT, facets[1] in _CONTENT)
+        is_content = (first in _CONTENT, second in _CONTENT)
         return Grid(np.array(rows), labels, is_content), sequences
 
 
@@ -235,7 +237,7 @@ class FacetTexts:
         return len(self._by_label[facet][value]) >= GRID_TEXTS // (NESTED_GRID[0] * NESTED_GRID[1])
 
     def draw_grid(self, random: Random) -> Drawn:
-        """Return two facets, the rows of a grid over some of their values, and the labels of the rows in each facet."""
+        """Return some values of two facets, the rows of a grid over them, and the labels of the rows in each facet."""
         if self.nestings and (not self.crossings or random.random() < NESTED_SHARE):
             return self._draw_nested_grid(random)
         return self._draw_crossed_grid(random)
@@ -254,18 +256,25 @@ class FacetTexts:
         texts_per_value = GRID_TEXTS // (wide_values * narrow_values)
         enough = [some for some in within.values() if len(some) >= narrow_values]
         rows, narrow_labels, wide_labels = [], [], []
-        for column, values in enumerate(random.sample(enough, wide_values)):
-            for line, value in enumerate(random.sample(values, narrow_values)):
+        chosen = [random.sample(values, narrow_values) for values in random.sample(enough, wide_values)]
+        for column, values in enumerate(chosen):
+            for line, value in enumerate(values):
                 for i in random.sample(self._by_label[narrow][value], texts_per_value):
                     rows.append(self._rows[i])
                     narrow_labels.append(column * narrow_values + line)
                     wide_labels.append(column)
-        return (narrow, wide), rows, (np.array(narrow_labels), np.array(wide_labels))
+        names = {
+            narrow: [value for values in chosen for value in values],
+            wide: [self._labels[self._by_label[narrow][values[0]][0]][wide] for values in chosen],
+        }
+        return names, rows, (np.array(narrow_labels), np.array(wide_labels))
 
     def _draw_crossed_grid(self, random: Random) -> Drawn:
         """Draw some values of two facets that cross.
 
-        Cells without texts stay empty. A value that would be alone in its row or column is not drawn.
+        Cells without texts stay empty. A value that would be alone in its row or column is not drawn. Some texts lack
+        one of the facets, such as a reply that names no service. In that facet, each has a label of its own, so that
+        it only is what other texts must stay away from.
         """
         a, b = random.choices(self.crossings, self._weights)[0]
         if random.random() < 0.5:
@@ -292,7 +301,17 @@ class FacetTexts:
                     chosen.append(self._rows[i])
                     labels_a.append(line)
                     labels_b.append(column)
-        return (a, b), chosen, (np.array(labels_a), np.array(labels_b))
+        for (facet, other), values, labels, other_labels in (
+            ((a, b), a_values, labels_a, labels_b),
+            ((b, a), shared, labels_b, labels_a),
+        ):
+            for line, value in enumerate(values):
+                outside = [i for i in self._by_label[facet][value] if other not in self._labels[i]]
+                for i in random.sample(outside, min(TEXTS_OUTSIDE, len(outside))):
+                    chosen.append(self._rows[i])
+                    labels.append(line)
+                    other_labels.append(-len(chosen))
+        return {a: a_values, b: shared}, chosen, (np.array(labels_a), np.array(labels_b))
 
     def _draw_values(self, facet: str, random: Random, most: int) -> list[str]:
         """Draw some values of a facet; values with many texts are more likely."""

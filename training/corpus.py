@@ -38,6 +38,7 @@ from phrases import (
     compose_contrasts,
     compose_dialogue_families,
     compose_headline_families,
+    compose_remark_families,
     compose_scene_families,
 )
 
@@ -52,7 +53,7 @@ MINIMAL_PAIRS = {
     "names": 5_000,
 }
 CONTRASTS = 20_000
-COMPOSED_FAMILIES = {"dialogues": 10_000, "captions": 10_000, "headlines": 5_000}
+COMPOSED_FAMILIES = {"dialogues": 10_000, "captions": 10_000, "headlines": 5_000, "remarks": 3_000}
 FACET_TEXTS_PER_SOURCE = 20_000
 HELD_OUT = 20  # one text or pair in this many is held out
 _SHORT_SOURCES = (
@@ -190,7 +191,7 @@ class _Builder:
 
     def add_facets(self, source: str, sentences: Iterable[Sentence]) -> None:
         for sentence in sentences:
-            if len(sentence.facets) < 2 or _normalize(sentence.text) in self._evaluated:
+            if not sentence.facets or _normalize(sentence.text) in self._evaluated:
                 continue
             part = self.held_out["facets"] if _is_held_out(sentence.text) else self.facets
             group = part.setdefault(source, {"rows": [], "labels": []})
@@ -247,6 +248,9 @@ def build(data: Path) -> _Builder:
         builder.add_changed(change, changed)
     for contrast in compose_contrasts(random, CONTRASTS):
         builder.add_contrast(contrast)
+    remarks = list(compose_remark_families(random, COMPOSED_FAMILIES["remarks"]))
+    builder.add_families("remarks", ([sentence.text for sentence in family] for family in remarks))
+    builder.add_facets("dialogues", {sentence.text: sentence for family in remarks for sentence in family}.values())
     return builder
 
 

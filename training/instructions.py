@@ -7,7 +7,7 @@ another form, and ends in a colon and a space or in another way. The instruction
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +16,8 @@ _VERBS = ("Represent", "Represent", "Represent", "Embed", "Encode")
 _ARTICLES = ("the", "the", "this", "a")
 _ENDINGS = {": ": 46, ":": 20, "; ": 6, ";": 2, ". ": 6, ".": 3, " ": 6, "; Input: ": 4, " - ": 2, "": 2}
 _FREE_SHARE = 0.35  # share of instructions that do not have INSTRUCTOR's form
-_QUESTION_SHARE = 0.4  # share of instructions that ask for a facet in a clause, if it has clauses
+_QUESTION_SHARE = 0.35  # share of instructions that ask for a facet in a clause, if it has clauses
+_VALUES_SHARE = 0.15  # share of instructions that list values of a facet instead of naming it
 
 _FACET_PURPOSES = (
     "for classifying its {facet}",
@@ -138,6 +139,28 @@ _FREE_QUESTIONS = (
     "Judge {kinds} by {question}",
     "Instruct: Given a {kind}, find out {question}. Query",
     "All that counts is {question}",
+)
+
+_VALUES_PURPOSES = (
+    "for classifying it as {values}",
+    "for classification into {values}",
+    "for telling {values} apart",
+    "for deciding between {values}",
+    "for sorting into {values}",
+    "to tell whether it is {values}",
+    "so that {values} are kept apart",
+    "by its class: {values}",
+)
+_FREE_VALUES = (
+    "Classify the {kind} as {values}",
+    "Classify {kinds} into {values}",
+    "Sort {kinds} into {values}",
+    "Tell {values} apart",
+    "{values}",
+    "{values} or something else",
+    "Which of these is the {kind}: {values}",
+    "What is this {kind}: {values}",
+    "Instruct: Classify the {kind} as one of {values}. Query",
 )
 
 _GENERAL_PURPOSES = (
@@ -493,13 +516,17 @@ def compose_general(source: str, random: Random) -> str:
     return _avoid_evaluated(compose)
 
 
-def compose_for_facet(source: str, facet: str, random: Random) -> str:
-    """Compose an instruction that asks for one facet of a source's texts."""
+def compose_for_facet(source: str, facet: str, values: Sequence[str], random: Random) -> str:
+    """Compose an instruction that asks for one facet of a source's texts, which has these values."""
 
     def compose() -> str:
         kind = random.choice(_KINDS.get(source, ()) * 2 + ("text", "sentence"))
         questions = _FACET_QUESTIONS.get(facet, ())
-        if questions and random.random() < _QUESTION_SHARE:
+        form = random.random()
+        if form < _VALUES_SHARE:
+            some = random.sample(values, min(len(values), random.randint(2, 6)))
+            return _compose_instruction(kind, _VALUES_PURPOSES, _FREE_VALUES, random, values=_enumerate(some, random))
+        if questions and form < _VALUES_SHARE + _QUESTION_SHARE:
             question = random.choice(questions)
             return _compose_instruction(kind, _QUESTION_PURPOSES, _FREE_QUESTIONS, random, question=question)
         return _compose_instruction(
@@ -527,6 +554,12 @@ def _compose_instruction(
         article = "an"
     purpose = random.choice(purposes).format(**filled)
     return _add_ending(f"{random.choice(_VERBS)} {article} {kind} {purpose}".strip(), random)
+
+
+def _enumerate(values: Sequence[str], random: Random) -> str:
+    """List values as people do: "a, b or c", "a, b and c" or "a, b, c"."""
+    *others, last = (value.replace("_", " ") for value in values)
+    return ", ".join(others) + random.choice((" or ", " and ", ", ")) + last
 
 
 def _pluralize(kind: str) -> str:

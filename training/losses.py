@@ -12,8 +12,8 @@ TEMPERATURE = 0.05
 GRID_TEMPERATURE = 0.07
 SPREAD_FLOOR = 0.01  # families that the teacher hardly separates count less
 DISTANCE_FLOOR = 0.03  # and so do pairs
-WIDENING = 3.0  # minimal pairs should be this many times as far apart as the teacher places them
-WIDEST = 0.12  # but no distance is widened beyond this one
+WIDENING = 5.0  # minimal pairs should be this many times as far apart as the teacher places them
+WIDEST = 0.2  # but no distance is widened beyond this one
 
 
 def distillation(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:

@@ -40,9 +40,8 @@ def compose_dialogue_families(random: Random, families: int) -> Iterator[list[Se
 def _compose_utterance(service: str, act: str, random: Random) -> Sentence:
     phrases = _PHRASES["services"][service]
     text = random.choice(_PHRASES["acts"][act])
-    fillers = {name: random.sample(values, 2) for name, values in _PHRASES["fillers"].items()}
     one = phrases["one"]
-    parts = {
+    parts = _draw_fillers(random) | {
         "goal": random.choice(phrases["goals"]),
         "one": one,
         "a one": f"{'an' if one[0] in 'aeiou' else 'a'} {one}",
@@ -52,17 +51,38 @@ def _compose_utterance(service: str, act: str, random: Random) -> Sentence:
     parts["question"], parts["question2"] = random.sample(phrases["questions"], 2)
     parts["detail"], parts["detail2"] = random.sample(phrases["details"], 2)
     parts["answer"], parts["answer2"] = random.sample(phrases["answers"], 2)
-    for name, (first, second) in fillers.items():
-        parts[name], parts[f"{name}2"] = first, second
+    return _fill(text, parts, {"service": service, "act": act}, random)
+
+
+def compose_remark_families(random: Random, families: int) -> Iterator[list[Sentence]]:
+    """Yield families of utterances that name no service, as most replies in a dialogue: two pairs of one act each."""
+    remarks: dict[str, list[str]] = _PHRASES["remarks"]
+    for _ in range(families):
+        acts = random.sample(list(remarks), 2)
+        yield [_compose_remark(act, random) for act in acts * 2]
+
+
+def _compose_remark(act: str, random: Random) -> Sentence:
+    remarks = random.sample(_PHRASES["remarks"][act], 1 if random.random() < 0.7 else 2)
+    return _fill(" ".join(remarks), _draw_fillers(random), {"act": act}, random)
+
+
+def _draw_fillers(random: Random) -> dict[str, str]:
+    """Draw two cities, days, ... that any utterance may name."""
+    drawn = {name: random.sample(values, 2) for name, values in _PHRASES["fillers"].items()}
+    return {
+        f"{name}{number}": value for name, pair in drawn.items() for number, value in zip(("", "2"), pair, strict=True)
+    }
+
+
+def _fill(text: str, parts: dict[str, str], facets: dict[str, str], random: Random) -> Sentence:
+    """Replace the names in braces by their parts; a city, day, time or person that stands alone becomes a facet."""
     used = set()
     while match := re.search(r"\{([\w ]+)\}", text):
         used.add(match[1])
         text = text[: match.start()] + parts[match[1]] + text[match.end() :]
-    facets = {"service": service, "act": act}
-    for name in ("city", "day", "time", "person"):
-        if name in used and f"{name}2" not in used:
-            facets[name] = parts[name]
-    return Sentence(_imitate_typing(text, random), facets)
+    single = (name for name in ("city", "day", "time", "person") if name in used and f"{name}2" not in used)
+    return Sentence(_imitate_typing(text, random), facets | {name: parts[name] for name in single})
 
 
 def _imitate_typing(text: str, random: Random) -> str:

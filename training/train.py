@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--decay", metavar="NAME", help="branch off NAME's checkpoint and let the rate fall to zero")
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="an exported model whose weights to start with")
     parser.add_argument("--steps", type=int, help="stop after this many steps; with --decay, its length")
+    parser.add_argument("--seed", type=int, default=0, help="what the texts of a step depend on, beside its number")
     parser.add_argument("--no-grids", action="store_true", help="train without the grids that teach instructions")
     parser.add_argument("--layers", type=int, default=Shape.num_layers, help="number of layers of the student")
     parser.add_argument("--draws", type=int, default=1, help="draws per step; a GPU computes several in the same time")
@@ -238,7 +239,8 @@ def main() -> None:
     folder = arguments.run / arguments.name
     folder.mkdir(exist_ok=True)
     device = arguments.device
-    steps = Steps(Batches(corpus, grids=not arguments.no_grids), teacher, arguments.draws, PADDINGS[device])
+    batches = Batches(corpus, grids=not arguments.no_grids, seed=arguments.seed)
+    steps = Steps(batches, teacher, arguments.draws, PADDINGS[device])
     run = Run(folder, steps, shape=Shape(num_layers=arguments.layers), draws=arguments.draws, device=device)
     if (folder / CHECKPOINT).exists():
         run.resume(folder / CHECKPOINT)

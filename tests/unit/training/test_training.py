@@ -20,6 +20,7 @@ pytest.importorskip("sentencepiece")
 pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parents[3] / "training"))
 
+import average
 import minimal_pairs
 import score
 import sentencepiece
@@ -27,9 +28,10 @@ from batches import Batches, FacetTexts, Grid
 from corpus import Corpus
 from export import export, read_checkpoint
 from instructions import EVALUATED, compose_for_facet, compose_general, strip_form
-from losses import WIDEST, family_distance_error, family_error, meaning_contrast
+from losses import WIDENING, WIDEST, family_distance_error, family_error, meaning_contrast
 from model import PADDINGS, Shape, Student, pad
-from phrases import compose_contrasts
+from phrases import compose_contrasts, compose_remark_families
+from train import CHECKPOINT
 
 COLOURS, SHAPES = ["red", "green", "blue"], ["ring", "cube", "star", "cone"]
 TINY_SHAPE = Shape(vocab_size=1024, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, dimension=24)
@@ -51,15 +53,15 @@ def test_grid_fills_every_cell_alike():
     texts = FacetTexts(**group)
     assert set(texts.crossings) == {("colour", "shape"), ("hue", "shape")}
     for seed in range(10):
-        (a, b), rows, (labels_a, labels_b) = texts.draw_grid(Random(seed))
+        values, rows, (labels_a, labels_b) = texts.draw_grid(Random(seed))
         assert len(set(rows)) == len(rows)
         cells = np.zeros((labels_a.max() + 1, labels_b.max() + 1), int)
         np.add.at(cells, (labels_a, labels_b), 1)
         assert cells.size == 12
         assert (cells == 5).all()  # 60 texts
-        for facet, numbers in ((a, labels_a), (b, labels_b)):
+        for facet, numbers in zip(values, (labels_a, labels_b), strict=True):
             names = [group["labels"][row - 100][facet] for row in rows]
-            assert len(set(zip(names, numbers.tolist(), strict=True))) == len(set(names))
+            assert names == [values[facet][number] for number in numbers]
 
 
 def test_grid_survives_empty_cells():
@@ -68,6 +70,23 @@ def test_grid_survives_empty_cells():
     texts = FacetTexts([group["rows"][i] for i in kept], [group["labels"][i] for i in kept])
     _, rows, (labels_a, labels_b) = texts.draw_grid(Random(0))
     assert len(rows) == len(labels_a) == len(labels_b) == 22
+
+
+def test_grid_has_texts_that_lack_one_of_its_facets():
+    group = label_rows(copies=2)
+    for colour in COLOURS:
+        group["labels"] += [{"colour": colour}] * 3
+    texts = FacetTexts(list(range(len(group["labels"]))), group["labels"])
+    seen = set()
+    for seed in range(10):
+        values, rows, labels = texts.draw_grid(Random(seed))
+        assert len(set(rows)) == len(rows)
+        for facet, numbers in zip(values, labels, strict=True):
+            without = [number for row, number in zip(rows, numbers, strict=True) if facet not in group["labels"][row]]
+            assert len(set(without)) == len(without)
+            assert all(number < 0 for number in without)
+            seen.add((facet, len(without)))
+    assert {("shape", 6), ("colour", 0)} <= seen
 
 
 @pytest.fixture
@@ -111,14 +130,13 @@ def test_nested_grid_parts_the_narrow_labels_within_the_wide_ones():
     assert texts.nestings == [("intent", "domain")]
     assert texts.crossings == []
     for seed in range(10):
-        (narrow, wide), rows, (intents, domains) = texts.draw_grid(Random(seed))
-        assert (narrow, wide) == ("intent", "domain")
+        values, rows, (intents, domains) = texts.draw_grid(Random(seed))
+        assert [*values] == ["intent", "domain"]
         assert len(set(rows)) == len(rows) == 60
         assert np.bincount(domains).tolist() == [20] * 3
         assert np.bincount(intents).tolist() == [5] * 12
-        for facet, numbers in ((narrow, intents), (wide, domains)):
-            found = [labels[row][facet] for row in rows]
-            assert len(set(zip(found, numbers.tolist(), strict=True))) == len(set(found)) == numbers.max() + 1
+        for facet, numbers in zip(values, (intents, domains), strict=True):
+            assert [labels[row][facet] for row in rows] == [values[facet][number] for number in numbers]
 
 
 def test_family_error_is_of_what_parts_a_family():
@@ -148,7 +166,9 @@ def test_minimal_pairs_should_be_farther_apart_than_the_teacher_places_them():
     teacher = place_two(0.02)
     families = torch.tensor([0, 0])
     are_minimal = torch.tensor([True, True])
-    assert family_distance_error(place_two(0.06), teacher, families, are_minimal) == pytest.approx(0, abs=1e-4)
+    assert family_distance_error(place_two(WIDENING * 0.02), teacher, families, are_minimal) == pytest.approx(
+        0, abs=1e-4
+    )
     assert family_distance_error(teacher, teacher, families, are_minimal) > 0.1
     for distance, wanted in ((0.08, WIDEST), (0.3, 0.3)):  # a distance above the limit is the teacher's
         error = family_distance_error(place_two(wanted), place_two(distance), families, are_minimal)
@@ -261,15 +281,24 @@ def test_instructions_of_the_evaluation_and_of_steering_are_never_made():
     made = {
         strip_form(compose_general(source, random)) for source in ("clinc150", "headlines", "any") for _ in range(3000)
     }
-    for source, facet in (
-        ("dialogues", "service"),
-        ("dialogues", "act"),
-        ("clinc150", "intent"),
-        ("goemotions", "emotion"),
+    for source, facet, values in (
+        ("dialogues", "service", ["hotels", "trains", "films"]),
+        ("dialogues", "act", ["thanking", "greeting", "asking for information"]),
+        ("clinc150", "intent", ["book_flight", "play_music", "pay_bill"]),
+        ("goemotions", "emotion", ["joy", "anger", "fear"]),
     ):
-        made |= {strip_form(compose_for_facet(source, facet, random)) for _ in range(3000)}
+        made |= {strip_form(compose_for_facet(source, facet, values, random)) for _ in range(3000)}
     assert len(made) > 10_000
     assert not made & (EVALUATED | steering)
+    assert any("book flight, pay bill or play music" in instruction for instruction in made)
+
+
+def test_remarks_name_no_service():
+    """Real replies, such as "Yes, please", do not tell what they are about."""
+    sentences = [sentence for family in compose_remark_families(Random(0), 200) for sentence in family]
+    assert all(sentence.facets["act"] and "service" not in sentence.facets for sentence in sentences)
+    assert not any("{" in sentence.text for sentence in sentences)
+    assert len({sentence.text for sentence in sentences}) > 300
 
 
 def test_instruction_without_a_blank_has_the_tokens_of_the_joined_text(tmp_path):
@@ -322,3 +351,21 @@ def test_exported_student_embeds_as_the_student(student, tmp_path):
     with torch.inference_mode():
         ours = student(padded).numpy()
     np.testing.assert_allclose(ours, model.encode(instruction, texts), atol=TOLERANCE)
+
+
+def test_averaged_checkpoints(tmp_path, monkeypatch, student):
+    states = []
+    for name, step in (("main", 5), ("twin", 7)):
+        (tmp_path / name).mkdir()
+        moments = {"state": {0: {"step": torch.tensor(3.0), "momentum_buffer": torch.full((2,), float(step))}}}
+        weights = {key: value * step for key, value in student.state_dict().items()}
+        states.append({"student": weights, "optimisers": {"matrices": moments}, "step": step})
+        torch.save(states[-1], tmp_path / name / CHECKPOINT)
+    monkeypatch.setattr(sys, "argv", ["average.py", str(tmp_path), "main", "twin"])
+    average.main()
+    for name, step in (("main", 5), ("twin", 7)):
+        state = torch.load(tmp_path / name / CHECKPOINT, weights_only=True)
+        assert state["step"] == step
+        assert state["optimisers"]["matrices"]["state"][0]["momentum_buffer"].tolist() == [6, 6]
+        for key, value in student.state_dict().items():
+            torch.testing.assert_close(state["student"][key], 6 * value)
