@@ -196,6 +196,15 @@ _GENERAL_PURPOSES = (
     "for comparing what it says",
     "so that it can be found",
     "as a whole",
+    "for scoring how similar two texts are",
+    "for rating the similarity of two texts",
+    "for measuring how close two texts are in meaning",
+    "for telling whether two texts say the same",
+    "for deciding if two texts mean the same",
+    "for finding texts that say the same",
+    "for paraphrase detection",
+    "for textual similarity",
+    "to see how much two texts agree",
 )
 _FREE_GENERAL = (
     "Retrieve similar {kinds}",
@@ -213,6 +222,10 @@ _FREE_GENERAL = (
     "The meaning of the {kind}",
     "Measure the semantic similarity of {kinds}",
     "Compare {kinds} by meaning",
+    "Rate how similar two {kinds} are",
+    "Tell how near two {kinds} are in meaning",
+    "Do two {kinds} say the same",
+    "Which {kinds} mean the same as this {kind}",
     "{kind} for search",
 )
 # Default instructions of libraries, and examples from INSTRUCTOR's paper and model card.

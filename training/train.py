@@ -42,7 +42,7 @@ RATES = {"matrices": 0.003, "others": 0.002}
 WEIGHTS = {
     "kl": 0.2,
     "family": 0.3,
-    "families' distances": 1.0,
+    "families' distances": 2.5,
     "contrast": 0.1,
     "contrasts' cosine": 0.3,
     "grid": 0.5,
