@@ -273,8 +273,8 @@ class FacetTexts:
         """Draw some values of two facets that cross.
 
         Cells without texts stay empty. A value that would be alone in its row or column is not drawn. Some texts lack
-        one of the facets, such as a reply that names no service. In that facet, each has a label of its own, so that
-        it only is what other texts must stay away from.
+        one of the facets, such as a reply that names no service. In that facet, each has a label of its own, so the
+        loss keeps the other texts away from it.
         """
         a, b = random.choices(self.crossings, self._weights)[0]
         if random.random() < 0.5:
