@@ -10,12 +10,11 @@ rates. Weights and the moments of the optimizers are averaged; each training kee
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from train import CHECKPOINT
+from train import CHECKPOINT, save_checkpoint
 
 
 def average(states: list[Any]) -> Any:
@@ -35,13 +34,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("names", nargs="+", metavar="NAME", help="a training, as in train.py --name")
     arguments = parser.parse_args()
-    paths = [arguments.run / name / CHECKPOINT for name in arguments.names]
-    checkpoints = [torch.load(path, weights_only=True, map_location="cpu") for path in paths]
+    folders = [arguments.run / name for name in arguments.names]
+    checkpoints = [torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu") for folder in folders]
     averaged = average([{key: state[key] for key in ("student", "optimisers")} for state in checkpoints])
-    for path, state in zip(paths, checkpoints, strict=True):
-        new = path.with_suffix(".new")
-        torch.save(state | averaged, new)
-        os.replace(new, path)
+    for folder, state in zip(folders, checkpoints, strict=True):
+        save_checkpoint(state | averaged, folder)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import inspect
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,7 +55,6 @@ def measure_documents(embed: evaluate.Embed, data: Path) -> Iterator[tuple[str, 
         [word for words in random.sample(others, 12) for word in words][: WORDS_OF_DOCUMENT - len(passages[name])]
         for name in names
     ]
-    right = [{i} for i in range(len(names))]
     queries = embed(QUESTION, [asked[name] for name in names])
     middle = [
         words[: len(words) // 2] + passages[name] + words[len(words) // 2 :]
@@ -67,8 +65,8 @@ def measure_documents(embed: evaluate.Embed, data: Path) -> Iterator[tuple[str, 
         "at the beginning of 450 tokens": [passages[name] + after for name, after in zip(names, around, strict=True)],
         "in the middle of 450 tokens": middle,
     }.items():
-        found = score_retrieval(queries, embed(DOCUMENT, [" ".join(words) for words in documents]), right)
-        yield f"long documents: {place}", float(found["hit@1"].mean())
+        embedded = embed(DOCUMENT, [" ".join(words) for words in documents])
+        yield f"long documents: {place}", _compute_hits(queries, embedded)
     chunks = [
         (i, " ".join(words[start : start + WORDS_OF_CHUNK]))
         for i, words in enumerate(middle)
@@ -86,40 +84,38 @@ def measure_scripts(embed: evaluate.Embed) -> Iterator[tuple[str, float]]:
     for language in LANGUAGES:
         locale = Locale(language)
         names = sorted({name for code, name in locale.territories.items() if len(code) == 2})
-        similarities = _exclude_itself(embed("", names))
+        vectors = embed("", names)
+        similarities = vectors @ vectors.T
+        np.fill_diagonal(similarities, -1)
         yield f"other scripts: {locale.english_name}", float((similarities.max(1) < _SAME).mean())
 
 
 def measure_code(embed: evaluate.Embed) -> Iterator[tuple[str, float]]:
     pairs = Random(0).sample(sorted(set(find_functions())), FUNCTIONS)
     purposes, functions = ([pair[i] for pair in pairs] for i in (0, 1))
-    right = [{i} for i in range(len(pairs))]
 
     def embed_by_words(texts: Sequence[str]) -> Vectors:
         return words.transform(texts).toarray().astype(np.float32)
 
     words = TfidfVectorizer(token_pattern="[A-Za-z]+").fit(functions)
-    model = score_retrieval(embed(QUESTION, purposes), embed(DOCUMENT, functions), right)
-    tfidf = score_retrieval(embed_by_words(purposes), embed_by_words(functions), right)
-    yield "code: this model", float(model["hit@1"].mean())
-    yield "code: tf-idf", float(tfidf["hit@1"].mean())
+    yield "code: this model", _compute_hits(embed(QUESTION, purposes), embed(DOCUMENT, functions))
+    yield "code: tf-idf", _compute_hits(embed_by_words(purposes), embed_by_words(functions))
 
 
 def find_functions() -> Iterator[tuple[str, str]]:
-    """Yield the first line of the docstring of each function in Python's standard library, and its other lines."""
+    """Yield the first line of each docstring in Python's standard library, and its function without the docstring."""
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef) and (docstring := ast.get_docstring(node)) and len(node.body) > 1:
-                purpose = inspect.cleandoc(docstring).split("\n")[0]
+                purpose = docstring.split("\n")[0]
                 node.body = node.body[1:]
                 if len(purpose.split()) >= 4:
                     yield purpose, ast.unparse(node)
 
 
-def _exclude_itself(vectors: Vectors) -> Vectors:
-    similarities = vectors @ vectors.T
-    np.fill_diagonal(similarities, -1)
-    return similarities
+def _compute_hits(queries: Vectors, passages: Vectors) -> float:
+    """Return hit@1 if passage i is the right one for query i."""
+    return float(score_retrieval(queries, passages, [{i} for i in range(len(queries))])["hit@1"].mean())
 
 
 def main() -> None:
@@ -129,10 +125,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = InstructorModel.from_pretrained(arguments.model)
-
-    def embed(instruction: str, texts: Sequence[str]) -> Vectors:
-        return model.encode(instruction, texts)
+    embed = InstructorModel.from_pretrained(arguments.model).encode
 
     for name, figure in score_contrasts(embed, Corpus(arguments.run)).items():
         if "cosine" in name:

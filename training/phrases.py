@@ -55,7 +55,7 @@ def _compose_utterance(service: str, act: str, random: Random) -> Sentence:
 
 
 def compose_remark_families(random: Random, families: int) -> Iterator[list[Sentence]]:
-    """Yield families of utterances that name no service, as most replies in a dialogue: two pairs of one act each."""
+    """Yield families of utterances that name no service, like most replies in a dialogue: two for each of two acts."""
     remarks: dict[str, list[str]] = _PHRASES["remarks"]
     for _ in range(families):
         acts = random.sample(list(remarks), 2)

@@ -117,9 +117,7 @@ class Run:
             "tokens": self.tokens,
             "seconds": self.seconds,
         }
-        new = self.folder / f"{CHECKPOINT}.new"
-        torch.save(state, new)
-        os.replace(new, self.folder / CHECKPOINT)
+        save_checkpoint(state, self.folder)
 
     def log(self, **entry: Any) -> None:
         line = json.dumps({"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds)} | entry)
@@ -156,6 +154,13 @@ class Run:
         self.tokens += int(step.texts.lengths.sum())
         self.seconds += time.process_time() - start
         return {name: loss.detach() for name, loss in losses.items()}
+
+
+def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
+    """Write the checkpoint of a training; one that exists is replaced in one step."""
+    new = folder / f"{CHECKPOINT}.new"
+    torch.save(state, new)
+    os.replace(new, folder / CHECKPOINT)
 
 
 def _ignore_interrupt(_: int) -> None:

@@ -324,9 +324,9 @@ class InstructorEmbeddings(_InstructorEmbeddingsParams):
         - ``rows``: number of rows;
         - ``texts`` and ``nulls``: number of texts that were embedded and of null texts, over all input columns;
         - ``tokens``: number of tokens that were read;
-        - ``truncated``: number of texts that were truncated;
         - ``unknown``: number of tokens that stand for characters outside of the model's vocabulary, such as those of
           other scripts. A run of such characters is one token, and the model cannot tell one from another;
+        - ``truncated``: number of texts that were truncated;
         - ``distinct``: number of texts that went through the model. A text that repeats within an Arrow batch goes
           through it once;
         - ``seconds``: time that the embedding took, summed over the tasks.

@@ -139,8 +139,8 @@ def sum_metrics(fields: list[StructField], result: Column) -> list[Column]:
         "nulls": F.size(F.filter(tokens, lambda count: count.isNull())),
         "texts": F.size(F.filter(tokens, lambda count: count.isNotNull())),
         "tokens": F.aggregate(tokens, F.lit(0), lambda total, count: total + F.coalesce(count, F.lit(0))),
-        "truncated": F.size(F.filter(truncated, lambda flag: flag)),
         "unknown": result[UNKNOWN],
+        "truncated": F.size(F.filter(truncated, lambda flag: flag)),
         "distinct": result[DISTINCT],
     }
     sums = [F.coalesce(F.sum(count), F.lit(0)).alias(name) for name, count in per_row.items()]
